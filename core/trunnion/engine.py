@@ -1,0 +1,210 @@
+"""Define the engine: three verbs that never grow, and optional protocols for all else.
+
+An engine belongs to the event loop that awaited :meth:`Engine.start` and is used once: after it died or stopped, a
+new one is built from its spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from .capabilities import Capabilities
+from .events import GenerateEvent, Usage
+from .requests import GenerateRequest, Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerRef:
+    """Point to the tokenizer of the model: a path or Hub name that transformers' AutoTokenizer loads."""
+
+    path: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVLayout:
+    """Describe the KV cache blocks, for routers that follow KV events: tokens per block, hash name and seed."""
+
+    block_size: int
+    hash: str
+    seed: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """Describe a started engine.
+
+    Attributes:
+        engine: The plugin's name.
+        model: What was loaded (path or name).
+        context_length: Prompt plus completion tokens that fit; None where unknown.
+        tokenizer: Where the stages find the tokenizer; None where the engine keeps it to itself.
+        concurrency: Useful number of requests in flight.
+        capabilities: The plugin's, narrowed for the model at hand.
+        adapters: LoRA adapters loaded at start.
+        data_parallel: Number of data-parallel ranks.
+        kv_layout: For KV-aware routers.
+        library: Name and version of what runs the model, such as "vllm 0.29.0".
+        details: Further facts as JSON values.
+    """
+
+    engine: str
+    model: str
+    context_length: int | None = None
+    tokenizer: TokenizerRef | None = None
+    concurrency: int = 1
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    adapters: tuple[str, ...] = ()
+    data_parallel: int = 1
+    kv_layout: KVLayout | None = None
+    library: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Run one model. The whole of what a plugin must write."""
+
+    async def start(self) -> EngineInfo:
+        """Load the model and return when ready to serve."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """Yield the deltas of one request, ending with the event that carries usage.
+
+        Nothing is taken before the first ``__anext__``; refusals are raised there. Cancelling the consuming task
+        and ``aclose()`` both abort the request and free its slot. Consumers use :func:`contextlib.aclosing` and
+        never close from another task. Raises errors of :mod:`trunnion.errors` only.
+        """
+        ...
+
+    async def stop(self, *, drain: float = 0.0) -> None:
+        """Stop, after at most ``drain`` seconds for requests in flight. Idempotent; safe before ``start()``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """Give a snapshot of an engine's load; ``timestamp`` is ``time.monotonic()`` of the process that wrote it."""
+
+    running: int
+    waiting: int
+    timestamp: float
+    kv_cache_usage: float | None = None
+    capacity: int | None = None
+    adapters: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class ReportsLoad(Protocol):
+    """Report load (``reports_load/1``)."""
+
+    def load(self) -> LoadReport:
+        """Return the latest snapshot without blocking; kept up by the engine's own step callback."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """Hold the vector of one prompt and what it cost."""
+
+    vector: Sequence[float]
+    usage: Usage
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """Embed prompts (``embeds/1``)."""
+
+    async def embed(
+        self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
+    ) -> list[Embedding]:
+        """Return one embedding per prompt, in order."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Score how well texts answer a query (``scores/1``)."""
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        """Return one score per text, in order; higher is better."""
+        ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """Classify prompts (``classifies/1``)."""
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Mapping[str, float]]:
+        """Return the probability of each label, per prompt."""
+        ...
+
+
+@runtime_checkable
+class Transcribes(Protocol):
+    """Transcribe audio (``transcribes/1``)."""
+
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> str:
+        """Return the text that is spoken."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRef:
+    """Name a LoRA adapter and say where its files lie."""
+
+    name: str
+    path: str
+
+
+@runtime_checkable
+class HotAdapters(Protocol):
+    """Load and unload LoRA adapters while generating (``hot_adapters/1``)."""
+
+    async def load_adapter(self, adapter: AdapterRef) -> None:
+        """Load an adapter; idempotent for the same path."""
+        ...
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unload an adapter and free its slot. Raises :class:`AdapterNotFound`."""
+        ...
+
+    async def list_adapters(self) -> list[AdapterRef]:
+        """Return what is loaded."""
+        ...
+
+
+@runtime_checkable
+class Sleeps(Protocol):
+    """Give memory back between bursts (``sleeps/1``)."""
+
+    async def sleep(self, *, level: int = 1) -> None:
+        """Offload the weights (1) or discard them (2)."""
+        ...
+
+    async def wake(self) -> None:
+        """Bring the weights back."""
+        ...
+
+
+@runtime_checkable
+class EmitsKVEvents(Protocol):
+    """Publish which KV blocks were stored and removed (``emits_kv_events/1``)."""
+
+    def kv_events(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield events in order, each with a sequence number ``seq``."""
+        ...
+
+
+@runtime_checkable
+class ProbesHealth(Protocol):
+    """Check that the engine still makes progress (``probes_health/1``)."""
+
+    async def check_health(self) -> None:
+        """Return if healthy. Raises :class:`EngineDead` otherwise."""
+        ...

@@ -1,0 +1,154 @@
+"""Define what a plugin registers: frozen values whose factories are strings, so that registering stays light."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from .capabilities import Capabilities
+from .requests import PromptKind
+from .spec import Resources
+
+API_VERSION: Final = (1, 0)
+"""The plugin API, ``(major, minor)``: a plugin built for another major, or for a later minor, is incompatible."""
+
+
+class PluginConfig(BaseModel):
+    """Base of every plugin's configuration: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class NoConfig(PluginConfig):
+    """The configuration of a plugin that has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryRequirement:
+    """Name the library a plugin needs where its engine runs.
+
+    Attributes:
+        module: The importable module, such as "vllm".
+        distributions: Distributions that provide it; the first installed one gives the version.
+        minimum: Lowest version that works, inclusive, such as "0.25.1"; empty for any.
+        below: Lowest version that does not, exclusive; empty for none.
+        install: The command that installs it.
+    """
+
+    module: str
+    distributions: tuple[str, ...]
+    minimum: str = ""
+    below: str = ""
+    install: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePlugin:
+    """Register an engine.
+
+    Attributes:
+        name: What users write: ``engine="vllm"``.
+        factory: ``"module:callable"``, called as ``factory(model, config)`` where the engine runs.
+        config: The pydantic model of its configuration.
+        summary: One line for ``trunnion plugins list``.
+        capabilities: The upper bound, stated without loading anything; ``start()`` narrows it.
+        resources: Pure and light, called as ``resources(config)``; None means one CPU.
+        requires: Libraries the engine imports.
+        needs_model: Whether a model must be named.
+        hardware: What it can run on, among "cpu", "gpu", "remote"; for people and for ``engine="auto"``.
+        semantic_version: Changes when the same request may give another answer; part of result keys.
+        api_version: The plugin API it was written for.
+    """
+
+    name: str
+    factory: str
+    config: type[BaseModel] = NoConfig
+    summary: str = ""
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    resources: Callable[[Any], Resources] | None = None
+    requires: tuple[LibraryRequirement, ...] = ()
+    needs_model: bool = True
+    hardware: tuple[Literal["cpu", "gpu", "remote"], ...] = ("cpu",)
+    semantic_version: str = "1"
+    api_version: tuple[int, int] = API_VERSION
+    kind: Literal["engine"] = "engine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlugin:
+    """Register a stage.
+
+    Attributes:
+        name: What users write in a :class:`~trunnion.spec.StageSpec`.
+        factory: ``"module:callable"``, called as ``factory(context, config)`` once the engine has started.
+        shape: "request" for a :class:`~trunnion.stage.Stage`, "stream" for a :class:`~trunnion.stage.StreamStage`.
+        consumes, produces: Prompt kinds, for a request stage; both None for one that keeps the kind (enrichment).
+        supplies: Features the engine need not have when this stage is in the plan.
+        needs: Stages that must be in the plan for ``supplies`` to hold.
+        automatic: Whether the planner may use it unasked.
+        cost: Relative cost, for the cheapest chain.
+        order: Place among the stream stages: detokenize 10, stop strings 20, reasoning 30, tool calls 40, others 50.
+    """
+
+    name: str
+    factory: str
+    config: type[BaseModel] = NoConfig
+    summary: str = ""
+    shape: Literal["request", "stream"] = "request"
+    consumes: PromptKind | None = None
+    produces: PromptKind | None = None
+    supplies: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ()
+    automatic: bool = True
+    cost: float = 1.0
+    order: int = 50
+    requires: tuple[LibraryRequirement, ...] = ()
+    api_version: tuple[int, int] = API_VERSION
+    kind: Literal["stage"] = "stage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterPlugin:
+    """Register a router; ``factory`` is called as ``factory(config)``."""
+
+    name: str
+    factory: str
+    config: type[BaseModel] = NoConfig
+    summary: str = ""
+    requires: tuple[LibraryRequirement, ...] = ()
+    api_version: tuple[int, int] = API_VERSION
+    kind: Literal["router"] = "router"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksPlugin:
+    """Register policy around the engine; ``factory`` is called as ``factory(config)`` when a pipeline opens.
+
+    What it returns has any of the methods of :class:`~trunnion.hooks.RequestHooks`. Hooks run in the order of
+    ``priority`` (lower first), then of name.
+    """
+
+    name: str
+    factory: str
+    config: type[BaseModel] = NoConfig
+    summary: str = ""
+    priority: int = 0
+    requires: tuple[LibraryRequirement, ...] = ()
+    api_version: tuple[int, int] = API_VERSION
+    kind: Literal["hooks"] = "hooks"
+
+
+Plugin = EnginePlugin | StagePlugin | RouterPlugin | HooksPlugin
+
+
+def load_factory(path: str) -> Callable[..., Any]:
+    """Import ``"module:attribute"`` and return it. Raises ImportError or AttributeError as they come."""
+    module, _, attribute = path.partition(":")
+    target: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        target = getattr(target, part)
+    return target  # type: ignore[no-any-return]
