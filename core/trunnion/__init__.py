@@ -1,0 +1,148 @@
+"""Mount any LLM engine once; serve batches, online traffic and in-process Python from the same mount.
+
+The contract lives here: requests and events, engines, stages and routers, capabilities, errors, specs, the plugin
+registry and the planner. Importing it loads neither Ray nor torch nor an engine.
+"""
+
+from .capabilities import FEATURES, Capabilities, Support
+from .completion import Completion, CompletionChoice, ToolCall, collect
+from .engine import (
+    AdapterRef,
+    Classifies,
+    Embedding,
+    Embeds,
+    EmitsKVEvents,
+    Engine,
+    EngineInfo,
+    HotAdapters,
+    KVLayout,
+    LoadReport,
+    ProbesHealth,
+    ReportsLoad,
+    Scores,
+    Sleeps,
+    TokenizerRef,
+    Transcribes,
+)
+from .errors import TrunnionError
+from .events import ChoiceDelta, GenerateEvent, TokenLogprob, ToolCallDelta, Usage
+from .formats import Choice, Grammar, JsonObject, JsonSchema, OutputFormat, Regex
+from .hooks import RequestHooks, RequestSummary
+from .hookspecs import hookimpl
+from .loader import PluginRecord, PluginState
+from .pipeline import Pipeline, open_pipeline
+from .planner import Plan
+from .plugin import (
+    API_VERSION,
+    EnginePlugin,
+    HooksPlugin,
+    LibraryRequirement,
+    NoConfig,
+    PluginConfig,
+    RouterPlugin,
+    StagePlugin,
+)
+from .preparation import Prepared
+from .registry import Registry, engine_spec, get_registry
+from .requests import (
+    ChatMessage,
+    GenerateRequest,
+    MediaPart,
+    MessagesPrompt,
+    Prompt,
+    SamplingParams,
+    TextPrompt,
+    TokensPrompt,
+    new_request_id,
+)
+from .router import Candidate, RankedGroup, Ranking, Router
+from .spec import Bundle, EngineSpec, PipelineSpec, PluginPolicy, Resources, StageSpec
+from .stage import Stage, StageContext, StreamStage, Transducer
+from .sync import LoopThread, SyncPipeline, as_prompt, generate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "API_VERSION",
+    "FEATURES",
+    "AdapterRef",
+    "Bundle",
+    "Candidate",
+    "Capabilities",
+    "ChatMessage",
+    "Choice",
+    "ChoiceDelta",
+    "Classifies",
+    "Completion",
+    "CompletionChoice",
+    "Embedding",
+    "Embeds",
+    "EmitsKVEvents",
+    "Engine",
+    "EngineInfo",
+    "EnginePlugin",
+    "EngineSpec",
+    "GenerateEvent",
+    "GenerateRequest",
+    "Grammar",
+    "HooksPlugin",
+    "HotAdapters",
+    "JsonObject",
+    "JsonSchema",
+    "KVLayout",
+    "LibraryRequirement",
+    "LoadReport",
+    "LoopThread",
+    "MediaPart",
+    "MessagesPrompt",
+    "NoConfig",
+    "OutputFormat",
+    "Pipeline",
+    "PipelineSpec",
+    "Plan",
+    "PluginConfig",
+    "PluginPolicy",
+    "PluginRecord",
+    "PluginState",
+    "Prepared",
+    "ProbesHealth",
+    "Prompt",
+    "RankedGroup",
+    "Ranking",
+    "Regex",
+    "Registry",
+    "ReportsLoad",
+    "RequestHooks",
+    "RequestSummary",
+    "Resources",
+    "Router",
+    "RouterPlugin",
+    "SamplingParams",
+    "Scores",
+    "Sleeps",
+    "Stage",
+    "StageContext",
+    "StagePlugin",
+    "StageSpec",
+    "StreamStage",
+    "Support",
+    "SyncPipeline",
+    "TextPrompt",
+    "TokenLogprob",
+    "TokenizerRef",
+    "TokensPrompt",
+    "ToolCall",
+    "ToolCallDelta",
+    "Transcribes",
+    "Transducer",
+    "TrunnionError",
+    "Usage",
+    "as_prompt",
+    "collect",
+    "engine_spec",
+    "generate",
+    "get_registry",
+    "hookimpl",
+    "new_request_id",
+    "open_pipeline",
+]

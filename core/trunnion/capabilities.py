@@ -140,7 +140,7 @@ class Capabilities:
         return _capabilities, state
 
     @classmethod
-    def of(  # noqa: PLR0913 - one keyword for each attribute
+    def of(
         cls,
         *,
         yes: Iterable[str] = (),

@@ -84,7 +84,7 @@ class TrunnionError(Exception):
         retryable: Overrides whether the same request may succeed when sent again.
     """
 
-    def __init__(  # noqa: PLR0913 - the fields of the wire format
+    def __init__(
         self,
         message: str = "",
         *,

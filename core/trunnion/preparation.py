@@ -1,0 +1,171 @@
+"""Prepare requests for a started engine: plan, template, tokenize, open stream stages. Works from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+from .capabilities import HINTS, Support, check_extra, check_features, used_features
+from .engine import EngineInfo
+from .errors import InternalError, TrunnionError
+from .planner import Plan, Planner
+from .registry import Registry
+from .requests import GenerateRequest, SamplingParams
+from .spec import PipelineSpec
+from .stage import Stage, StageContext, StreamStage, Transducer
+
+_SAMPLING_FIELDS: Final = SamplingParams.__dataclass_fields__
+_REQUEST_FIELDS: Final = GenerateRequest.__dataclass_fields__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Hold a request as the engine gets it, and the transducers its events pass. Good for one run."""
+
+    request: GenerateRequest
+    transducers: tuple[Transducer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BoundPlan:
+    """Hold a plan with its stages built."""
+
+    plan: Plan
+    request_stages: tuple[Stage, ...]
+    stream_stages: tuple[StreamStage, ...]
+
+
+class Preparer:
+    """Plan each shape of request once, and run the request stages over batches."""
+
+    def __init__(self, spec: PipelineSpec, registry: Registry, info: EngineInfo) -> None:
+        self._registry = registry
+        self._info = info
+        self._configs = {stage.stage: stage.config for stage in spec.stages}
+        stages = registry.stages()
+        self._planner = Planner(stages, spec.stages)
+        self._plans: dict[tuple[object, ...], _BoundPlan] = {}
+        self._built: dict[str, Stage | StreamStage] = {}
+        skippable = info.capabilities.support("detokenize") is Support.YES and info.tokenizer is not None
+        self._can_skip_text = skippable and any(stage.name == "detokenize" for stage in stages)
+        for stage in spec.stages:
+            self._stage(stage.stage)  # a wrong setting is reported at start, not by the first request
+
+    def plan(self, request: GenerateRequest) -> Plan:
+        """Return the plan of a request. Raises :class:`UnsupportedFeature` if it cannot be served."""
+        return self._bind(request).plan
+
+    def _bind(self, request: GenerateRequest) -> _BoundPlan:
+        if request.extra:
+            check_extra(request, engine=self._info.engine)
+        features = self._info.capabilities.features
+        used = used_features(request)
+        lacking = tuple(f for f in used if features.get(f, Support.NO) is Support.NO and f not in HINTS)
+        detokenize = self._can_skip_text and self._skips_text(request)
+        key = (request.prompt.kind, bool(request.media), lacking, detokenize)
+        bound = self._plans.get(key)
+        if bound is None:
+            bound = self._plans[key] = self._make(request, lacking, detokenize=detokenize)
+        return bound
+
+    @staticmethod
+    def _skips_text(request: GenerateRequest) -> bool:
+        """Tell whether text is cheaper made here: once at the end, of all token ids."""
+        final = request.delivery == "final" and request.detokenize
+        return final and not request.sampling.stop and request.sampling.logprobs is None
+
+    def _make(self, request: GenerateRequest, lacking: tuple[str, ...], *, detokenize: bool) -> _BoundPlan:
+        capabilities, engine = self._info.capabilities, self._info.engine
+        plan = self._planner.plan(
+            request.prompt.kind,
+            capabilities.prompts_for(request),
+            lacking=lacking,
+            detokenize=detokenize,
+            engine=engine,
+        )
+        check_features(lacking, capabilities, engine=engine, supplied=plan.supplied)
+        return _BoundPlan(
+            plan=plan,
+            request_stages=tuple(cast("Stage", self._stage(name)) for name in plan.request_stages),
+            stream_stages=tuple(cast("StreamStage", self._stage(name)) for name in plan.stream_stages),
+        )
+
+    def _stage(self, name: str) -> Stage | StreamStage:
+        if name not in self._built:
+            context = StageContext(info=self._info)
+            self._built[name] = self._registry.build_stage(name, context, self._configs.get(name))
+        return self._built[name]
+
+    def prepare(self, requests: Sequence[GenerateRequest]) -> list[Prepared | TrunnionError]:
+        """Plan, template and tokenize many requests at once.
+
+        Returns:
+            One result per request, in order: what the pipeline runs, or the error of that request.
+        """
+        results: dict[int, Prepared | TrunnionError] = {}
+        groups: dict[int, tuple[_BoundPlan, list[int]]] = {}
+        for index, request in enumerate(requests):
+            try:
+                bound = self._bind(request)
+            except TrunnionError as error:
+                results[index] = error
+            else:
+                groups.setdefault(id(bound), (bound, []))[1].append(index)
+        for bound, indexes in groups.values():
+            items: dict[int, GenerateRequest] = {index: requests[index] for index in indexes}
+            for stage in bound.request_stages:
+                items = _run_stage(stage, items, results)
+            for index, item in items.items():
+                results[index] = self._open(bound, requests[index], item)
+        return [results[index] for index in range(len(requests))]
+
+    def _open(self, bound: _BoundPlan, asked: GenerateRequest, item: GenerateRequest) -> Prepared | TrunnionError:
+        """Open the stream stages, and take from the request what they supply instead of the engine."""
+        if not bound.stream_stages and item.output_format is asked.output_format:
+            return Prepared(request=item)
+        try:
+            if item.output_format is not asked.output_format:  # a stage demanded a format: the engine must have it
+                capabilities, engine = self._info.capabilities, self._info.engine
+                check_features(used_features(item), capabilities, engine=engine, supplied=bound.plan.supplied)
+            view = asked.with_(prompt=item.prompt)
+            opened = [stage.open(view) for stage in bound.stream_stages]
+        except TrunnionError as error:
+            return error
+        transducers = tuple(transducer for transducer in opened if transducer is not None)
+        return Prepared(request=_strip(item, bound.plan), transducers=transducers)
+
+
+def _run_stage(
+    stage: Stage, items: dict[int, GenerateRequest], results: dict[int, Prepared | TrunnionError]
+) -> dict[int, GenerateRequest]:
+    """Run one stage; errors go to the results, what is left comes back."""
+    try:
+        outcome = stage.process(list(items.values()))
+    except TrunnionError as error:
+        outcome = [error] * len(items)
+    except Exception as error:  # noqa: BLE001 - a careless stage fails its rows, not the job
+        name = type(stage).__name__
+        failure = InternalError(f"stage {name} raised {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        outcome = [failure] * len(items)
+    kept: dict[int, GenerateRequest] = {}
+    for index, result in zip(items, outcome, strict=True):
+        if isinstance(result, TrunnionError):
+            results[index] = result
+        else:
+            kept[index] = result
+    return kept
+
+
+def _strip(request: GenerateRequest, plan: Plan) -> GenerateRequest:
+    """Remove what the stages supply, so that the engine does not see it as well."""
+    changes: dict[str, object] = {}
+    names = {f.removeprefix("sampling.") for f in plan.supplied if f.startswith("sampling.")}
+    if names:
+        defaults = {name: _SAMPLING_FIELDS[name].default for name in names}
+        changes["sampling"] = replace(request.sampling, **defaults)  # type: ignore[arg-type]
+    changes.update({name: _REQUEST_FIELDS[name].default for name in plan.supplied if name in _REQUEST_FIELDS})
+    if plan.detokenize_in_pipeline:
+        changes["detokenize"] = False
+    return request.with_(**changes) if changes else request

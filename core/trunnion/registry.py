@@ -1,0 +1,233 @@
+"""Keep what was registered in this process, and build engines, stages and routers from their specs.
+
+The registry is per process and never pickled: a worker discovers its own and checks versions.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ._versions import release
+from .engine import Engine
+from .errors import (
+    ConfigError,
+    PluginBlocked,
+    PluginConflict,
+    PluginError,
+    PluginFailed,
+    PluginIncompatible,
+    PluginNotFound,
+    PluginNotInstalled,
+)
+from .hookspecs import ENTRY_POINT_GROUP
+from .loader import PluginRecord, PluginState, load, normalize, policy_from_environment
+from .plugin import EnginePlugin, HooksPlugin, RouterPlugin, StagePlugin, load_factory
+from .router import Router
+from .spec import EngineSpec, PluginPolicy, Resources
+from .stage import Stage, StageContext, StreamStage
+
+_ERRORS: Final[dict[PluginState, type[PluginError]]] = {
+    PluginState.BLOCKED: PluginBlocked,
+    PluginState.CONFLICT: PluginConflict,
+    PluginState.INCOMPATIBLE: PluginIncompatible,
+    PluginState.FAILED: PluginFailed,
+    PluginState.NOT_INSTALLED: PluginNotInstalled,
+}
+P = TypeVar("P", EnginePlugin, StagePlugin, RouterPlugin, HooksPlugin)
+
+
+class Registry:
+    """Find plugins by kind and name. A broken plugin raises when *it* is asked for, and only then."""
+
+    def __init__(
+        self,
+        policy: PluginPolicy | None = None,
+        entry_points: tuple[importlib.metadata.EntryPoint, ...] | None = None,
+    ) -> None:
+        """Load the given entry points, or all those installed, under the given policy or the environment's."""
+        self.policy = policy_from_environment() if policy is None else policy
+        if entry_points is None:
+            entry_points = tuple(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+        self._records = load(entry_points, self.policy)
+
+    def plugins(self) -> list[PluginRecord]:
+        """Return every record, whatever its state, ordered by kind and name."""
+        return list(self._records)
+
+    def engines(self) -> list[EnginePlugin]:
+        """Return the engines that can be used here."""
+        return self._all(EnginePlugin)
+
+    def stages(self) -> list[StagePlugin]:
+        """Return the stages that can be used here."""
+        return self._all(StagePlugin)
+
+    def routers(self) -> list[RouterPlugin]:
+        """Return the routers that can be used here."""
+        return self._all(RouterPlugin)
+
+    def hooks(self) -> list[HooksPlugin]:
+        """Return the request hooks in the order they run: priority, then name."""
+        return sorted(self._all(HooksPlugin), key=lambda hook: (hook.priority, hook.name))
+
+    def _all(self, cls: type[P]) -> list[P]:
+        return [r.plugin for r in self._records if r.state is PluginState.OK and isinstance(r.plugin, cls)]
+
+    def engine(self, name: str) -> EnginePlugin:
+        """Return an engine plugin. Raises the :class:`PluginError` of its state."""
+        return self._get(EnginePlugin, "engine", name)
+
+    def stage(self, name: str) -> StagePlugin:
+        """Return a stage plugin. Raises the :class:`PluginError` of its state."""
+        return self._get(StagePlugin, "stage", name)
+
+    def router(self, name: str) -> RouterPlugin:
+        """Return a router plugin. Raises the :class:`PluginError` of its state."""
+        return self._get(RouterPlugin, "router", name)
+
+    def record(self, kind: str, name: str) -> PluginRecord | None:
+        """Return the record of a plugin, or of an entry point of that name that gave nothing; None if unknown."""
+        named = [r for r in self._records if r.kind == kind and r.name == name]
+        named += [r for r in self._records if not r.kind and normalize(name) in (normalize(r.name), _short(r))]
+        return named[0] if named else None
+
+    def _get(self, cls: type[P], kind: str, name: str) -> P:
+        record = self.record(kind, name)
+        if record is None:
+            raise PluginNotFound(self._unknown(kind, name), details={"kind": kind, "name": name})
+        if record.state is not PluginState.OK or not isinstance(record.plugin, cls):
+            where = f"{record.distribution} {record.version}".strip()
+            message = f"{kind} {name!r} ({where}) is {record.state.value}: {record.reason}"
+            details = {"kind": kind, "name": name, "state": record.state.value, "distribution": record.distribution}
+            raise _ERRORS[record.state](message, details=details) from record.error
+        return record.plugin
+
+    def _unknown(self, kind: str, name: str) -> str:
+        names = [r.name for r in self._records if r.kind == kind]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        message = f"no {kind} plugin is called {name!r}; {hint}there are: {', '.join(sorted(set(names))) or 'none'}"
+        broken = [f"{r.entry_point} ({r.state.value})" for r in self._records if not r.kind]
+        return message + (f"; not loaded: {', '.join(broken)} (see `trunnion plugins doctor`)" if broken else "")
+
+    def distribution_of(self, plugin: EnginePlugin | StagePlugin | RouterPlugin | HooksPlugin) -> tuple[str, str]:
+        """Return name and version of the distribution that registered a plugin."""
+        for record in self._records:
+            if record.plugin is plugin:
+                return record.distribution, record.version
+        return "", ""
+
+    def engine_spec(self, engine: str, model: str | None = None, config: Mapping[str, Any] | None = None) -> EngineSpec:
+        """Validate a configuration and return the spec that crosses to workers.
+
+        Raises:
+            ConfigError: A key is unknown or a value is wrong; ``param`` names it.
+            PluginError: The engine cannot be used here.
+        """
+        plugin = self.engine(engine)
+        if plugin.needs_model and not model:
+            raise ConfigError(f"engine {engine!r} needs a model: give a path or a name", param="model")
+        valid = validate_config(plugin.config, config, where=f"engine {engine!r}")
+        return EngineSpec(
+            engine=engine,
+            model=model,
+            config=valid.model_dump(mode="json", exclude_unset=True),
+            plugin_version=self.distribution_of(plugin)[1],
+        )
+
+    def resources(self, spec: EngineSpec) -> Resources:
+        """Return what one replica of the engine takes; pure and light."""
+        plugin = self.engine(spec.engine)
+        if plugin.resources is None:
+            return Resources()
+        return plugin.resources(validate_config(plugin.config, spec.config, where=f"engine {spec.engine!r}"))
+
+    def build_engine(self, spec: EngineSpec) -> Engine:
+        """Build the engine, importing what it needs. It is not started.
+
+        Raises:
+            PluginIncompatible: The spec was made by another major version of the plugin.
+            PluginFailed: The engine's module cannot be imported.
+        """
+        plugin = self.engine(spec.engine)
+        here = self.distribution_of(plugin)[1]
+        if spec.plugin_version and here and release(spec.plugin_version)[:1] != release(here)[:1]:
+            raise PluginIncompatible(
+                f"engine {spec.engine!r}: the spec was made by plugin version {spec.plugin_version}, "
+                f"but this process has {here}; install the same version on every node"
+            )
+        config = validate_config(plugin.config, spec.config, where=f"engine {spec.engine!r}")
+        engine: Engine = _factory("engine", plugin.name, plugin.factory)(spec.model, config)
+        return engine
+
+    def build_stage(
+        self, name: str, context: StageContext, config: Mapping[str, Any] | None = None
+    ) -> Stage | StreamStage:
+        """Build a stage for a started engine."""
+        plugin = self.stage(name)
+        valid = validate_config(plugin.config, config, where=f"stage {name!r}")
+        stage: Stage | StreamStage = _factory("stage", name, plugin.factory)(context, valid)
+        return stage
+
+    def build_router(self, name: str, config: Mapping[str, Any] | None = None) -> Router:
+        """Build a router."""
+        plugin = self.router(name)
+        router: Router = _factory("router", name, plugin.factory)(
+            validate_config(plugin.config, config, where=f"router {name!r}")
+        )
+        return router
+
+    def build_hooks(self) -> list[Any]:
+        """Build every hooks object, in the order they run."""
+        return [_factory("hooks", hook.name, hook.factory)(hook.config()) for hook in self.hooks()]
+
+
+def _short(record: PluginRecord) -> str:
+    return normalize(record.distribution).removeprefix("trunnion-")
+
+
+def _factory(kind: str, name: str, path: str) -> Any:
+    try:
+        return load_factory(path)
+    except (ImportError, AttributeError) as error:
+        message = f"{kind} {name!r} cannot be imported ({path}): {error}"
+        raise PluginFailed(message, details={"kind": kind, "name": name}) from error
+
+
+def validate_config(model: type[BaseModel], config: Mapping[str, Any] | None, *, where: str) -> BaseModel:
+    """Validate a configuration. Raises :class:`ConfigError` that names the key, with a suggestion."""
+    try:
+        return model.model_validate(dict(config or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            names = list(model.model_fields)
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(names) or 'none'}"
+            raise ConfigError(f"{where} has no setting {key!r}; {hint}", param=key) from error
+        raise ConfigError(f"{where}: setting {key!r}: {first['msg']}", param=key) from error
+
+
+_lock = threading.Lock()
+_registries: dict[PluginPolicy, Registry] = {}
+
+
+def get_registry(policy: PluginPolicy | None = None) -> Registry:
+    """Return this process's registry for a policy (the environment's if None), loading it once."""
+    wanted = policy_from_environment() if policy is None else policy
+    with _lock:
+        if wanted not in _registries:
+            _registries[wanted] = Registry(wanted)
+        return _registries[wanted]
+
+
+def engine_spec(engine: str, model: str | None = None, config: Mapping[str, Any] | None = None) -> EngineSpec:
+    """Validate through this process's registry; see :meth:`Registry.engine_spec`."""
+    return get_registry().engine_spec(engine, model, config)

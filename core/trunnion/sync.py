@@ -1,0 +1,169 @@
+"""Run pipelines from plain synchronous code: a loop on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Self, TypeVar
+
+from .completion import Completion
+from .errors import ConfigError
+from .pipeline import Pipeline
+from .registry import engine_spec
+from .requests import ChatMessage, GenerateRequest, MessagesPrompt, Prompt, SamplingParams
+from .spec import EngineSpec, PipelineSpec
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Run an event loop on a daemon thread; :meth:`run` waits for a coroutine, :meth:`submit` does not.
+
+    Engines live on such a loop wherever the caller's own loop may be blocked or is not there at all.
+    """
+
+    def __init__(
+        self,
+        name: str = "trunnion-loop",
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    ) -> None:
+        self.loop = loop_factory()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Schedule a coroutine on the loop and return at once."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and return its result; Ctrl-C cancels it."""
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Cancel what is left, then end the loop and the thread. Idempotent."""
+        if self.loop.is_closed():
+            return
+        self.run(_cancel_rest())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=10)
+        if not self._thread.is_alive():
+            self.loop.close()
+
+
+async def _cancel_rest() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+class SyncPipeline:
+    """Use a pipeline from synchronous code, as a context manager."""
+
+    def __init__(self, spec: PipelineSpec | EngineSpec) -> None:
+        self._thread = LoopThread()
+        try:
+            self.pipeline = self._thread.run(_opened(spec))
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def complete(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
+        """Run requests side by side, and return their completions in order. Raises the first error."""
+        return self._thread.run(_complete_all(self.pipeline, requests))
+
+    def close(self) -> None:
+        """Stop the engine and end its thread. Idempotent."""
+        if not self._thread.loop.is_closed():
+            self._thread.run(self.pipeline.stop())
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+async def _opened(spec: PipelineSpec | EngineSpec) -> Pipeline:
+    pipeline = Pipeline(spec)
+    try:
+        await pipeline.start()
+    except BaseException:
+        await pipeline.stop()
+        raise
+    return pipeline
+
+
+async def _complete_all(pipeline: Pipeline, requests: Sequence[GenerateRequest]) -> list[Completion]:
+    tasks = [asyncio.ensure_future(pipeline.complete(request)) for request in requests]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def as_prompt(value: str | Sequence[ChatMessage] | Prompt) -> Prompt:
+    """Turn a string into a user's message and a list into a conversation; a prompt stays as it is."""
+    if isinstance(value, str):
+        return MessagesPrompt(messages=({"role": "user", "content": value},))
+    if isinstance(value, MessagesPrompt | TextPrompt | TokensPrompt):
+        return value
+    return MessagesPrompt(messages=tuple(value))
+
+
+def generate(
+    prompts: str | Sequence[ChatMessage] | Prompt | Sequence[str | Sequence[ChatMessage] | Prompt],
+    *,
+    engine: str,
+    model: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    adapter: str | None = None,
+    **sampling: Any,
+) -> Any:
+    """Start an engine, run prompts, stop it, and return text. For scripts; services keep a pipeline open.
+
+    Args:
+        prompts: One prompt or a list of them: a string (a user's message), a conversation, or a prompt value.
+        engine: Name of the engine plugin.
+        model: Path or name of the model.
+        config: The engine's configuration.
+        adapter: LoRA adapter to answer with.
+        sampling: Fields of :class:`SamplingParams`, such as ``max_tokens=64, temperature=0``.
+
+    Returns:
+        A string for one prompt, a list of strings for a list of prompts.
+
+    Raises:
+        TrunnionError: Whatever went wrong first.
+    """
+    many = not isinstance(prompts, str) and isinstance(prompts, Sequence) and not _is_conversation(prompts)
+    items: Sequence[Any] = prompts if many else [prompts]  # type: ignore[assignment]
+    unknown = sorted(set(sampling) - set(SamplingParams.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"unknown sampling parameter {unknown[0]!r}; see trunnion.SamplingParams", param=unknown[0])
+    params = SamplingParams(**sampling)
+    requests = [
+        GenerateRequest(prompt=as_prompt(item), sampling=params, delivery="final", adapter=adapter) for item in items
+    ]
+    with SyncPipeline(engine_spec(engine, model, config)) as pipeline:
+        texts = [completion.text for completion in pipeline.complete(requests)]
+    return texts if many else texts[0]
+
+
+def _is_conversation(value: Sequence[Any]) -> bool:
+    return bool(value) and isinstance(value[0], Mapping)
