@@ -49,6 +49,7 @@ class EngineInfo:
         data_parallel: Number of data-parallel ranks.
         kv_layout: For KV-aware routers.
         library: Name and version of what runs the model, such as "vllm 0.29.0".
+        emits_text: Whether deltas carry text; if not, the pipeline makes it of the token ids.
         details: Further facts as JSON values.
     """
 
@@ -62,6 +63,7 @@ class EngineInfo:
     data_parallel: int = 1
     kv_layout: KVLayout | None = None
     library: str = ""
+    emits_text: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

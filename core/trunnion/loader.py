@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -166,7 +166,7 @@ def _values(module: object, manager: pluggy.PluginManager, name: str) -> Iterato
                     raise TypeError(
                         f"{caller.name} must return a list of {wanted.__name__}, not {type(value).__name__}"
                     )
-                yield value
+                yield cast("Plugin", value)
 
 
 def _judge(plugin: Plugin) -> tuple[PluginState, str]:

@@ -62,7 +62,9 @@ class Preparer:
         features = self._info.capabilities.features
         used = used_features(request)
         lacking = tuple(f for f in used if features.get(f, Support.NO) is Support.NO and f not in HINTS)
-        detokenize = self._can_skip_text and self._skips_text(request)
+        detokenize = request.detokenize and (
+            not self._info.emits_text or (self._can_skip_text and self._skips_text(request))
+        )
         key = (request.prompt.kind, bool(request.media), lacking, detokenize)
         bound = self._plans.get(key)
         if bound is None:
@@ -72,8 +74,8 @@ class Preparer:
     @staticmethod
     def _skips_text(request: GenerateRequest) -> bool:
         """Tell whether text is cheaper made here: once at the end, of all token ids."""
-        final = request.delivery == "final" and request.detokenize
-        return final and not request.sampling.stop and request.sampling.logprobs is None
+        sampling = request.sampling
+        return request.delivery == "final" and not sampling.stop and sampling.logprobs is None
 
     def _make(self, request: GenerateRequest, lacking: tuple[str, ...], *, detokenize: bool) -> _BoundPlan:
         capabilities, engine = self._info.capabilities, self._info.engine

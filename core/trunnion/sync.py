@@ -12,7 +12,7 @@ from .completion import Completion
 from .errors import ConfigError
 from .pipeline import Pipeline
 from .registry import engine_spec
-from .requests import ChatMessage, GenerateRequest, MessagesPrompt, Prompt, SamplingParams
+from .requests import ChatMessage, GenerateRequest, MessagesPrompt, Prompt, SamplingParams, TextPrompt, TokensPrompt
 from .spec import EngineSpec, PipelineSpec
 
 T = TypeVar("T")

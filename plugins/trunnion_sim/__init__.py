@@ -1,0 +1,42 @@
+"""Register the simulated engine: deterministic tokens, settable times, faults on demand. Needs no model."""
+
+from trunnion import Capabilities, EnginePlugin, hookimpl
+
+from .config import SimConfig
+
+CAPABILITIES = Capabilities.of(
+    yes=(
+        "sampling.max_tokens",
+        "sampling.min_tokens",
+        "sampling.n",
+        "sampling.seed",
+        "sampling.temperature",
+        "sampling.top_p",
+        "sampling.ignore_eos",
+        "adapter",
+        "priority",
+    ),
+    no=("sampling.stop", "sampling.logprobs", "output_format.*", "media.*", "tools"),
+    prompts=("token_ids", "text", "messages"),
+    protocols=("reports_load/1", "probes_health/1"),
+    reasons={"output_format.json_schema": "the simulator makes words, not structure"},
+)
+
+
+@hookimpl
+def trunnion_engines() -> list[EnginePlugin]:
+    """Return the simulated engine."""
+    return [
+        EnginePlugin(
+            name="sim",
+            factory="trunnion_sim.engine:SimEngine",
+            config=SimConfig,
+            summary="Simulated engine: deterministic tokens, settable times, faults on demand",
+            capabilities=CAPABILITIES,
+            needs_model=False,
+            hardware=("cpu",),
+        )
+    ]
+
+
+__all__ = ["CAPABILITIES", "SimConfig", "trunnion_engines"]
