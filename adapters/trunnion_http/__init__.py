@@ -1,0 +1,19 @@
+"""Serve OpenAI's HTTP API over core types, as one ASGI app that knows nothing of Ray."""
+
+from .app import App, create_app
+from .models import ModelDirectory, ModelHandle
+from .pipeline_model import PipelineModel
+from .server import HTTPServer, make_server, serve
+from .settings import HTTPSettings
+
+__all__ = [
+    "App",
+    "HTTPServer",
+    "HTTPSettings",
+    "ModelDirectory",
+    "ModelHandle",
+    "PipelineModel",
+    "create_app",
+    "make_server",
+    "serve",
+]

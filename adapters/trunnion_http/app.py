@@ -1,0 +1,196 @@
+"""Define the app: OpenAI's API as one raw ASGI callable over core types.
+
+It knows nothing of Ray nor of any engine. There is no framework between the server and a handler: on two cores one
+would cost more than everything else here together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from trunnion.errors import TrunnionError
+
+from .auth import KeyRing
+from .call import Call, ClientGone, Scope, Send
+from .chat import chat_completions
+from .completions import completions
+from .disconnects import DisconnectWatch, Receive
+from .embeddings import embeddings
+from .errors import internal_error, method_not_allowed, unknown_path
+from .listing import get_model, health, list_models, ready, version
+from .models import ModelDirectory, ModelHandle
+from .settings import HTTPSettings
+
+logger = logging.getLogger("trunnion.http")
+
+Handler = Callable[["App", Call], Awaitable[None]]
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+
+ROUTES: Final[dict[str, tuple[str, Handler]]] = {
+    "/v1/chat/completions": ("POST", chat_completions),
+    "/v1/completions": ("POST", completions),
+    "/v1/embeddings": ("POST", embeddings),
+    "/v1/models": ("GET", list_models),
+    "/health": ("GET", health),
+    "/ready": ("GET", ready),
+    "/version": ("GET", version),
+}
+_OPEN: Final = frozenset({"/health", "/ready", "/version"})
+"""Paths that never ask for a key: probes have none."""
+_MODEL: Final = "/v1/models/"
+_LONGEST_ID: Final = 128
+
+
+class App:
+    """Answer OpenAI's API. Make one with :func:`create_app`.
+
+    Attributes:
+        models: What is served; may change while the app runs.
+        settings: Limits and keys.
+        draining: Set it, and ``/ready`` says no while requests are still answered.
+        notes: Further facts for ``/ready``, such as the topology.
+    """
+
+    def __init__(self, models: ModelDirectory, settings: HTTPSettings, lifespan: Lifespan | None) -> None:
+        self.models = models
+        self.settings = settings
+        self.watch = DisconnectWatch(settings.disconnect_interval)
+        self.created = int(time.time())
+        self.draining = False
+        self.notes: dict[str, Any] = {}
+        self._lifespan = lifespan
+        self._keys = None if settings.api_keys_env is None else KeyRing(settings.api_keys_env)
+        self._id_prefix = uuid.uuid4().hex[:20]
+        self._counter = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._run_lifespan(receive, send)
+        elif kind == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    def ids(self, call: Call, wanted: str | None) -> tuple[str, str]:
+        """Return the id the client sees and the engine's, which is unique even if clients repeat theirs."""
+        if wanted is None:
+            if not call.client_id:
+                return call.request_id, call.request_id
+            wanted = call.request_id
+        return wanted, f"{wanted}-{next(self._counter):x}"
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive, send, dict(scope["headers"]))
+        given = call.headers.get(b"x-request-id")
+        if given is not None and _is_clean(given):
+            call.request_id = given.decode("ascii")
+            call.client_id = True
+        else:
+            call.request_id = f"{self._id_prefix}{next(self._counter):08x}"
+        began = time.perf_counter() if self.settings.log_requests else 0.0
+        try:
+            await self._route(call)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            if call.flight is None or not call.flight.gone:
+                raise
+            call.flight.task.uncancel()  # our own doing: the server need not hear of it
+        except TrunnionError as error:
+            await self._fail(call, error)
+        except Exception:
+            logger.exception("request %s failed", call.request_id)
+            await self._fail(call, internal_error())
+        finally:
+            if call.flight is not None:
+                self.watch.leave(call.flight)
+            if began:
+                took = (time.perf_counter() - began) * 1000
+                logger.info("%s %s %s %.1f ms", call.request_id, scope["method"], scope["path"], took)
+
+    async def _route(self, call: Call) -> None:
+        scope = call.scope
+        path: str = scope["path"]
+        root = scope.get("root_path")
+        if root and path.startswith(root):
+            path = path[len(root) :]
+        route = ROUTES.get(path) or ROUTES.get(path.rstrip("/"))
+        if self._keys is not None and path not in _OPEN:
+            self._keys.check(call.headers)
+        method: str = scope["method"]
+        if route is None:
+            if not path.startswith(_MODEL):
+                raise unknown_path(method, path)
+            allowed = "GET"
+        else:
+            allowed = route[0]
+        if method != allowed and not (method == "HEAD" and allowed == "GET"):
+            raise method_not_allowed(method, path, allowed)
+        if route is None:
+            await get_model(self, call, path[len(_MODEL) :])
+        else:
+            await route[1](self, call)
+
+    async def _fail(self, call: Call, error: TrunnionError) -> None:
+        if error.http_status >= 500:  # noqa: PLR2004 - HTTP's server errors
+            logger.warning("request %s failed: %s: %s", call.request_id, type(error).__name__, error)
+        headers = None
+        if error.code == "method_not_allowed":
+            headers = [(b"allow", error.message.rpartition(" ")[2].encode())]
+        await call.fail(error, headers)
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        context = None if self._lifespan is None else self._lifespan()
+        try:
+            if context is not None:
+                await context.__aenter__()
+        except Exception as error:
+            logger.exception("start-up failed")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        try:
+            if context is not None:
+                await context.__aexit__(None, None, None)
+        except Exception as error:
+            logger.exception("shutdown failed")
+            await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _is_clean(value: bytes) -> bool:
+    """Tell whether a client's request id may go into headers and logs."""
+    return 0 < len(value) <= _LONGEST_ID and value.isascii() and value.decode("ascii").isprintable()
+
+
+def create_app(
+    models: Mapping[str, ModelHandle] | Iterable[ModelHandle] | ModelDirectory,
+    settings: HTTPSettings | None = None,
+    *,
+    lifespan: Lifespan | None = None,
+) -> App:
+    """Make the app.
+
+    Args:
+        models: What to serve: handles by name, handles, or a directory that changes while the app runs.
+        settings: Limits and keys; the defaults if left out.
+        lifespan: Called when the server starts; returns an async context manager that is entered before the first
+            request and left after the last, on the server's loop: the place to open pipelines.
+
+    Raises:
+        ConfigError: Two models have one name, or ``api_keys_env`` names a variable without keys.
+    """
+    directory = models if isinstance(models, ModelDirectory) else ModelDirectory(models)
+    return App(directory, settings or HTTPSettings(), lifespan)

@@ -1,0 +1,118 @@
+"""Hold one HTTP request on its way through the app."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from trunnion.errors import TrunnionError
+
+from .disconnects import DisconnectWatch, Flight, Receive
+from .errors import body_too_large, body_too_slow, encode_error, error_headers
+from .settings import HTTPSettings
+from .sse import error_frame
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON: Final = (b"content-type", b"application/json")
+EVENT_STREAM: Final = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_CACHE: Final = (b"cache-control", b"no-cache")
+NO_BUFFER: Final = (b"x-accel-buffering", b"no")
+"""Tells nginx not to hold the stream back."""
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was read."""
+
+
+class Call:
+    """Read the body of one request and answer it."""
+
+    __slots__ = ("client_id", "finished", "flight", "headers", "receive", "request_id", "scope", "send", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.headers = headers
+        self.request_id = ""
+        self.client_id = False
+        self.flight: Flight | None = None
+        self.started = False
+        self.finished = False
+
+    async def body(self, settings: HTTPSettings) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            InvalidArgument: It is larger than ``max_body_bytes`` (413) or slower than ``body_timeout`` (408).
+            ClientGone: The client hung up.
+        """
+        limit = settings.max_body_bytes
+        declared = self.headers.get(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            raise body_too_large(limit)
+        message = await self.receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        data: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            try:
+                async with asyncio.timeout(settings.body_timeout):
+                    data = await self._rest(data, limit)
+            except TimeoutError as error:
+                raise body_too_slow(settings.body_timeout) from error
+        if len(data) > limit:
+            raise body_too_large(limit)
+        return data
+
+    async def _rest(self, first: bytes, limit: int) -> bytes:
+        pieces, size = [first], len(first)
+        while size <= limit:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            piece = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+        raise body_too_large(limit)
+
+    def watch(self, watch: DisconnectWatch) -> None:
+        """From here on, let the client's hang-up cancel the work."""
+        self.flight = watch.enter(self.receive)
+
+    async def answer(self, body: bytes, *, status: int = 200, headers: Headers | None = None) -> None:
+        """Send a whole JSON response."""
+        self.started = True
+        lines: Headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-request-id", self.request_id.encode())]
+        if headers:
+            lines += headers
+        await self.send({"type": "http.response.start", "status": status, "headers": lines})
+        self.finished = True
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def begin_stream(self) -> None:
+        """Send the head of an event stream."""
+        self.started = True
+        headers: Headers = [EVENT_STREAM, NO_CACHE, NO_BUFFER, (b"x-request-id", self.request_id.encode())]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def end_stream(self, last: bytes) -> None:
+        """Send the last bytes of an event stream."""
+        self.finished = True
+        await self.send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def fail(self, error: TrunnionError, headers: Headers | None = None) -> None:
+        """Answer with an error: as a response of its own, or as the stream's last event."""
+        if self.finished:
+            return
+        if self.started:
+            await self.end_stream(error_frame(error))
+            return
+        lines = error_headers(error)
+        await self.answer(encode_error(error), status=error.http_status, headers=lines + (headers or []))

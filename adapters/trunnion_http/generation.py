@@ -1,0 +1,101 @@
+"""Run generations: pick the model, make the request, and relay its events to the socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+from trunnion.errors import InternalError, InvalidArgument
+from trunnion.events import GenerateEvent
+from trunnion.requests import GenerateRequest, MediaPart, Prompt, SamplingParams
+
+from .call import Call
+from .settings import HTTPSettings
+from .sse import Frames
+from .wire import ChatBody, GenerationBody, output_format
+
+_TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
+_BODY: Final = "http.response.body"
+
+
+def build_request(
+    call: Call,
+    body: GenerationBody,
+    prompt: Prompt,
+    sampling: SamplingParams,
+    *,
+    model: str,
+    adapter: str | None,
+    settings: HTTPSettings,
+    request_id: str,
+    media: tuple[MediaPart, ...] = (),
+    chat: ChatBody | None = None,
+) -> GenerateRequest:
+    """Return the core request of a body."""
+    headers = call.headers
+    optional: dict[str, Any] = {}
+    if b"traceparent" in headers:
+        optional["trace"] = {key: headers[name].decode("latin-1") for name, key in _TRACE if name in headers}
+    session = None if chat is None else chat.prompt_cache_key
+    if session is None and b"x-session-id" in headers:
+        session = headers[b"x-session-id"].decode("latin-1")
+    if settings.request_timeout is not None:
+        optional["deadline"] = time.time() + settings.request_timeout
+    if chat is not None:
+        if chat.tools:
+            optional["tools"] = tuple(chat.tools)
+        optional["tool_choice"] = chat.tool_choice
+        optional["parallel_tool_calls"] = chat.parallel_tool_calls
+    return GenerateRequest(
+        prompt=prompt,
+        request_id=request_id,
+        sampling=sampling,
+        media=media,
+        output_format=output_format(body),
+        delivery="delta" if body.stream else "final",
+        model=model,
+        adapter=adapter,
+        priority=body.priority or 0,
+        session=session,
+        cache_salt=body.cache_salt,
+        extra=body.extra,
+        **optional,
+    )
+
+
+def check_choices(choices: int, settings: HTTPSettings, param: str) -> None:
+    """Refuse a request that asks for more choices than allowed. Raises :class:`InvalidArgument`."""
+    if choices > settings.max_choices:
+        msg = f"{param}: {choices} choices in one request, at most {settings.max_choices}; send several requests"
+        raise InvalidArgument(msg, param=param)
+
+
+async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames: Frames) -> None:
+    """Stream the events, one send for each.
+
+    The response begins with the first event, so that a refusal still has its status. The last event waits for the
+    generator's end: what a failing engine sent is never marked as complete.
+
+    Raises:
+        InternalError: The stream ended without its terminal event.
+    """
+    send = call.send
+    last: GenerateEvent | None = None
+    held = b""
+    async with aclosing(events):
+        async for event in events:
+            frame = held + frames.feed(event) if held else frames.feed(event)
+            if event.usage is not None:
+                held, last = frame, event
+            elif frame:
+                held = b""
+                if not call.started:
+                    await call.begin_stream()
+                await send({"type": _BODY, "body": frame, "more_body": True})
+    if last is None:
+        raise InternalError("the engine's stream ended without its terminal event; the answer may be cut short")
+    if not call.started:
+        await call.begin_stream()
+    await call.end_stream(held + frames.end(last))

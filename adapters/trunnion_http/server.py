@@ -1,0 +1,78 @@
+"""Run the app on uvicorn, in one process and without Ray."""
+
+from __future__ import annotations
+
+import gc
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from .app import App
+
+
+class HTTPServer(uvicorn.Server):
+    """Run one app. ``/ready`` says no from the first stop signal on, while requests in flight are answered."""
+
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
+        super().__init__(config)
+        self._trunnion_app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain."""
+        self._trunnion_app.draining = True
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Start, then keep what the models brought in out of the garbage collector's sight.
+
+        A full collection over the heap of an imported engine stalls the event loop for around a second.
+        """
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+
+
+def make_server(
+    app: App,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    keep_alive: float = 75.0,
+    shutdown_timeout: float = 30.0,
+    access_log: bool = False,
+    backlog: int = 2048,
+) -> HTTPServer:
+    """Return a server that is not running yet; ``await server.serve()`` runs it.
+
+    Args:
+        app: What :func:`create_app` returned.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        keep_alive: Seconds an idle connection is kept.
+        shutdown_timeout: Seconds requests in flight are given once a stop was asked for.
+        access_log: Log every request through uvicorn, at a noticeable cost.
+        backlog: Connections that may wait to be accepted.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=access_log,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=int(keep_alive),
+        timeout_graceful_shutdown=int(shutdown_timeout),
+        backlog=backlog,
+    )
+    return HTTPServer(config, app)
+
+
+def serve(app: App, **options: Any) -> None:
+    """Serve until SIGINT or SIGTERM; takes the options of :func:`make_server`. Runs its own event loop."""
+    make_server(app, **options).run()

@@ -1,0 +1,63 @@
+"""Decode bodies, and turn msgspec's complaints into errors that name the field."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from trunnion.errors import InvalidArgument
+
+from .requests import ChatBody, CompletionBody, EmbeddingBody
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
+_MISSING: Final = re.compile(r"^Object missing required field `(.*)`$", re.DOTALL)
+
+
+def decoder(body: type[T]) -> Callable[[bytes], T]:
+    """Return a function from bytes to ``body`` that raises :class:`InvalidArgument` naming the field."""
+    decode = msgspec.json.Decoder(body).decode
+    known = tuple(f.encode_name for f in msgspec.structs.fields(body))
+
+    def checked(data: bytes) -> T:
+        try:
+            return decode(data)
+        except msgspec.ValidationError as error:
+            raise _invalid(str(error), known) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            msg = f"the request body is not valid JSON: {error}"
+            raise InvalidArgument(msg) from error
+        except RecursionError as error:
+            msg = "the request body is nested too deeply"
+            raise InvalidArgument(msg) from error
+
+    return checked
+
+
+def _invalid(complaint: str, known: tuple[str, ...]) -> InvalidArgument:
+    match = _AT.match(complaint)
+    what, path = (match["what"], match["path"] or "") if match else (complaint, "")
+    param = path.removeprefix("$").removeprefix(".").replace("[...]", "")
+    if unknown := _UNKNOWN.match(what):
+        param = f"{param}.{unknown[1]}" if param else unknown[1]
+        near = difflib.get_close_matches(unknown[1], known, n=1) if param == unknown[1] else []
+        hint = f"did you mean {near[0]!r}?" if near else "remove it"
+        return InvalidArgument(f"unrecognized request argument: {param}; {hint}", param=param)
+    if missing := _MISSING.match(what):
+        param = f"{param}.{missing[1]}" if param else missing[1]
+        return InvalidArgument(f"missing required parameter: {param}", param=param)
+    what = what[:1].lower() + what[1:]
+    if not param:
+        return InvalidArgument(f"the request body is not what this URL takes: {what}")
+    return InvalidArgument(f"{param}: {what}", param=param)
+
+
+decode_chat: Final = decoder(ChatBody)
+decode_completion: Final = decoder(CompletionBody)
+decode_embedding: Final = decoder(EmbeddingBody)
