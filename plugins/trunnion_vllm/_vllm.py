@@ -1,0 +1,107 @@
+"""Import vLLM, all of it that this plugin uses, in one place. Written for 0.25.1 up to 0.33.
+
+Beyond the public names (AsyncEngineArgs, AsyncLLM, the params, the exceptions) it relies on these:
+``AsyncLLM.add_request`` returning a collector with ``get`` and ``get_nowait``; prompts of ``{"type": "token"}``
+taken without preprocessing; stat loggers called as ``record(scheduler_stats=..., engine_idx=...)``;
+``SamplingParams.skip_clone``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger
+
+import vllm
+from vllm import PoolingParams, SamplingParams
+
+try:
+    from vllm import exceptions as _exceptions
+except ImportError:  # every name below has a fallback
+    _exceptions = None
+
+
+def _errors(*names: str) -> tuple[type[Exception], ...]:
+    """Return the classes of vllm.exceptions that exist in this version."""
+    found = (getattr(_exceptions, name, None) for name in names)
+    return tuple(cls for cls in found if isinstance(cls, type))
+
+
+VERSION: str = vllm.__version__
+# Before they had classes of their own, refusals were ValueErrors.
+CLIENT_ERRORS = (*_errors("VLLMClientError", "VLLMValidationError"), ValueError, TypeError)
+NOT_FOUND_ERRORS = _errors("VLLMNotFoundError", "LoRAAdapterNotFoundError")
+BUSY_ERRORS = _errors("QueueOverflowError", "MaxQueuedTokensError", "GracefulHTTPError")
+
+
+def on_cpu() -> bool:
+    """Tell whether this build of vLLM runs on CPUs."""
+    return bool(current_platform.is_cpu())
+
+
+def engine_arg_defaults() -> dict[str, Any]:
+    """Return every engine argument with vLLM's default; a default that is made anew each time is made once."""
+    defaults = {}
+    for field in dataclasses.fields(AsyncEngineArgs):
+        if field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory()
+        else:
+            defaults[field.name] = field.default
+    return defaults
+
+
+def stat_logger_factory(on_step: Callable[[int, Any], None], *, only: bool) -> Any:
+    """Return a stat logger factory that calls ``on_step(rank, scheduler_stats)`` after every engine step.
+
+    vLLM adds its Prometheus logger, whose counters cost time in every step, wherever statistics are on and no
+    logger given is one. ``only`` makes ours pass for one, so that it runs alone.
+    """
+
+    class StepLogger(PrometheusStatLogger if only else AggregateStatLoggerBase):  # type: ignore[misc]
+        def __init__(self, *_: Any, **__: Any) -> None:  # the base's would register its metrics
+            pass
+
+        def record(self, scheduler_stats: Any = None, *_: Any, engine_idx: int = 0, **__: Any) -> None:
+            if scheduler_stats is not None:
+                on_step(engine_idx, scheduler_stats)
+
+        def log(self) -> None:
+            pass
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+        def record_sleep_state(self, *_: Any, **__: Any) -> None:
+            pass
+
+    return StepLogger
+
+
+__all__ = [
+    "BUSY_ERRORS",
+    "CLIENT_ERRORS",
+    "NOT_FOUND_ERRORS",
+    "VERSION",
+    "AsyncEngineArgs",
+    "AsyncLLM",
+    "EngineDeadError",
+    "EngineGenerateError",
+    "LoRARequest",
+    "PoolingParams",
+    "RequestOutputKind",
+    "SamplingParams",
+    "StructuredOutputsParams",
+    "UsageContext",
+    "engine_arg_defaults",
+    "on_cpu",
+    "stat_logger_factory",
+]

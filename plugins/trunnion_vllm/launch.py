@@ -1,0 +1,110 @@
+"""Start vLLM: environment, engine arguments, the engine itself. Blocking; runs on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trunnion.errors import ConfigError, InternalError, ModelNotFound, TrunnionError
+
+from .adapters import lora_args
+from .config import VLLMConfig
+from .engine_args import unknown_args_message
+from .resources import device_of
+
+logger = logging.getLogger("trunnion.vllm")
+
+
+def check_model(model: str) -> None:
+    """Refuse a path that is not there, before vLLM is imported.
+
+    Raises:
+        ModelNotFound: The model looks like a path and no such path exists.
+    """
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().exists():
+        raise ModelNotFound(f"no model at {model}: the path does not exist", param="model")
+
+
+def prepare_environment(config: VLLMConfig) -> None:
+    """Set the CPU build's variables that the config asks for; what the environment holds already wins."""
+    wanted = {"VLLM_CPU_KVCACHE_SPACE": config.kv_cache_gib, "VLLM_CPU_OMP_THREADS_BIND": config.cpu_threads_bind}
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        if device_of(config) != "cpu":
+            raise ConfigError(f"{name} is for vLLM's CPU build, but the device is {device_of(config)}", param="device")
+        held = os.environ.get(name)
+        if held is None:
+            os.environ[name] = str(value)
+            logger.info("set %s=%s, as the config asks", name, value)
+        elif held != str(value):
+            logger.warning("kept %s=%s of the environment; the config asks for %s", name, held, value)
+
+
+def build_args(model: str, config: VLLMConfig) -> Any:
+    """Return AsyncEngineArgs, having logged once how they differ from vLLM's own defaults.
+
+    Raises:
+        ConfigError: An argument is unknown to this vLLM, or an adapter is not there.
+    """
+    from . import _vllm
+
+    if config.device != "auto" and (config.device == "cpu") != _vllm.on_cpu():
+        build = "CPU" if _vllm.on_cpu() else "GPU"
+        raise ConfigError(f"device is {config.device!r}, but this is a {build} build of vLLM", param="device")
+    defaults = _vllm.engine_arg_defaults()
+    args = {**lora_args(config.adapters), **config.engine_args()}
+    if wrong := unknown_args_message(args, defaults):
+        raise ConfigError(f"{wrong} (vLLM {_vllm.VERSION})", param="engine_kwargs")
+    changed = {name: value for name, value in args.items() if value != defaults[name]}
+    logger.info("vLLM %s, arguments that differ from its defaults: %s", _vllm.VERSION, changed or "none")
+    return _vllm.AsyncEngineArgs(model=str(Path(model).expanduser()) if model.startswith("~") else model, **args)
+
+
+def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) -> Any:
+    """Return a running AsyncLLM; ``on_step(rank, scheduler_stats)`` is called after each step.
+
+    Raises:
+        ConfigError: vLLM refuses the arguments.
+        ModelNotFound: There is no such model.
+        InternalError: The engine's processes failed to start.
+    """
+    check_model(model)
+    prepare_environment(config)
+    try:
+        from . import _vllm
+
+        args = build_args(model, config)
+        vllm_config = args.create_engine_config(_vllm.UsageContext.ENGINE_CONTEXT)
+    except TrunnionError:
+        raise
+    except Exception as error:
+        raise _startup_error(model, error) from error
+    try:
+        return _vllm.AsyncLLM.from_vllm_config(
+            vllm_config,
+            usage_context=_vllm.UsageContext.ENGINE_CONTEXT,
+            stat_loggers=[_vllm.stat_logger_factory(on_step, only=config.disable_log_stats)],
+            enable_log_requests=getattr(args, "enable_log_requests", False),
+            disable_log_stats=args.disable_log_stats,
+        )
+    except Exception as error:
+        raise InternalError(f"vLLM could not start {model}: {error} (its log says why)", param="model") from error
+
+
+def _startup_error(model: str, error: Exception) -> TrunnionError:
+    text = str(error)
+    missing = ("not a valid model identifier", "Repo id must", "local directory", "couldn't connect", "offline mode")
+    named = {cls.__name__ for cls in type(error).__mro__}
+    if named & {"RepositoryNotFoundError", "LocalEntryNotFoundError", "HFValidationError", "OfflineModeIsEnabled"}:
+        return ModelNotFound(f"no model {model!r}: {text}", param="model")
+    if isinstance(error, OSError) or any(phrase in text for phrase in missing):
+        return ModelNotFound(f"model {model!r} cannot be read: {text}", param="model")
+    if isinstance(error, ImportError):
+        return InternalError(f"vLLM cannot be imported: {text}")
+    if isinstance(error, (ValueError, TypeError, NotImplementedError, AssertionError)):
+        return ConfigError(f"vLLM refuses the configuration: {text}", param="engine_kwargs")
+    return InternalError(f"vLLM could not read the configuration of {model}: {text}")
