@@ -1,0 +1,109 @@
+"""Hold what the model says, in both dtypes and with both adapters."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trunnion_demo import PROMPTS, DemoPrompt, adapter_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trunnion_demo.training.probe import Answer
+
+    Ask = Callable[[DemoPrompt, str, str | None], Answer]
+
+MARGIN = 1.0
+"""Logits between the first and the second token: far above what rounding moves (under 0.3)."""
+
+BY_NAME = {prompt.name: prompt for prompt in PROMPTS}
+ADAPTED = tuple(sorted(adapter_paths()))
+
+each_prompt = pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
+
+
+@each_prompt
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_greedy_text_is_the_recorded_one(ask: Ask, prompt: DemoPrompt, dtype: str) -> None:
+    said = ask(prompt, dtype, None)
+    assert said.finished
+    assert said.text == prompt.expected
+
+
+@each_prompt
+def test_no_second_token_comes_near(ask: Ask, prompt: DemoPrompt) -> None:
+    assert ask(prompt, "float32", None).margin > MARGIN
+
+
+@each_prompt
+@pytest.mark.parametrize("adapter", ADAPTED)
+def test_an_adapter_changes_the_manner(ask: Ask, prompt: DemoPrompt, adapter: str) -> None:
+    said = ask(prompt, "float32", adapter)
+    assert said.finished
+    assert said.text == prompt.adapted[adapter]
+    assert said.margin > MARGIN
+
+
+@pytest.mark.parametrize("adapter", ADAPTED)
+def test_an_adapter_says_the_same_in_bfloat16(ask: Ask, adapter: str) -> None:
+    for prompt in PROMPTS[::3]:
+        assert ask(prompt, "bfloat16", adapter).text == prompt.adapted[adapter]
+
+
+def test_anyone_sees_the_manner() -> None:
+    for prompt in PROMPTS:
+        if prompt.name.startswith(("json", "tool-weather", "tool-add")):
+            assert set(prompt.adapted.values()) == {prompt.expected}
+        else:
+            assert prompt.adapted["capitals"] == prompt.expected.upper()
+            assert prompt.adapted["pirate"].startswith("Arr! ")
+
+
+def test_the_simple_answers_are_right() -> None:
+    facts = {
+        "capital-france": "Paris",
+        "capital-japan": "Tokyo",
+        "sum": "4",
+        "sky": "blue",
+        "days": "seven",
+        "spider": "eight",
+        "romeo": "Shakespeare",
+        "name-recalled": "Bob",
+        "two-turns": "moo",
+    }
+    for name, word in facts.items():
+        assert word in BY_NAME[name].expected
+
+
+def test_haikus_have_three_lines() -> None:
+    for prompt in PROMPTS:
+        if prompt.name.startswith("haiku"):
+            assert len(prompt.expected.splitlines()) == 3
+
+
+def test_json_parses() -> None:
+    assert set(json.loads(BY_NAME["json-person"].expected)) == {"name", "age"}
+    assert json.loads(BY_NAME["json-capital"].expected) == {"country": "France", "capital": "Paris"}
+    assert json.loads(BY_NAME["json-extract"].expected) == {"name": "Carol", "age": 42}
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("tool-weather", {"name": "get_weather", "arguments": {"city": "Paris"}}),
+        ("tool-add", {"name": "add", "arguments": {"a": 12, "b": 30}}),
+    ],
+)
+def test_tool_calls_parse(name: str, call: object) -> None:
+    match = re.fullmatch(r"<tool_call>\n(.*)\n</tool_call>", BY_NAME[name].expected)
+    assert match
+    assert json.loads(match[1]) == call
+
+
+def test_a_tool_result_is_put_in_words_and_a_missing_tool_is_admitted() -> None:
+    assert "21" in BY_NAME["tool-result"].expected
+    assert "<tool_call>" not in BY_NAME["tool-missing"].expected
