@@ -10,7 +10,9 @@ from trunnion.plugin import LibraryRequirement, StagePlugin
 from .config import (
     ChatTemplateConfig,
     DetokenizeConfig,
+    ReasoningConfig,
     TokenizeConfig,
+    ToolCallsConfig,
 )
 
 _TRANSFORMERS: Final = LibraryRequirement(
@@ -50,6 +52,39 @@ _STAGES: Final = (
         shape="stream",
         order=10,
         requires=(_TRANSFORMERS,),
+    ),
+    StagePlugin(
+        name="stop_strings",
+        factory="trunnion_stages.stop_strings:StopStringsStage",
+        summary="Ends a choice at a stop string, for engines that cannot",
+        shape="stream",
+        supplies=frozenset({"sampling.stop", "sampling.include_stop_str_in_output"}),
+        order=20,
+    ),
+    StagePlugin(
+        name="reasoning",
+        factory="trunnion_stages.reasoning:ReasoningStage",
+        config=ReasoningConfig,
+        summary="Parts reasoning between tags from the answer",
+        shape="stream",
+        automatic=False,
+        order=30,
+    ),
+    StagePlugin(
+        name="tool_choice",
+        factory="trunnion_stages.tool_choice:ToolChoiceStage",
+        summary="Turns a forced tool choice into a JSON schema for the output",
+        supplies=frozenset({"tool_choice"}),
+    ),
+    StagePlugin(
+        name="tool_calls",
+        factory="trunnion_stages.tool_calls:ToolCallsStage",
+        config=ToolCallsConfig,
+        summary="Finds tool calls in the model's text",
+        shape="stream",
+        supplies=frozenset({"tools", "tool_choice", "parallel_tool_calls"}),
+        needs=("chat_template",),
+        order=40,
     ),
 )
 
