@@ -17,7 +17,7 @@ CAPABILITIES = Capabilities.of(
         "priority",
     ),
     no=("sampling.stop", "sampling.logprobs", "output_format.*", "media.*", "tools"),
-    prompts=("token_ids", "text", "messages"),
+    prompts=("messages", "text", "token_ids"),
     protocols=("reports_load/1", "probes_health/1"),
     reasons={"output_format.json_schema": "the simulator makes words, not structure"},
 )
