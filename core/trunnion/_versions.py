@@ -10,9 +10,15 @@ from .plugin import API_VERSION, LibraryRequirement
 
 
 def release(version: str) -> tuple[int, ...]:
-    """Return the leading release numbers: ``"0.29.0+cpu"`` gives ``(0, 29, 0)``."""
+    """Return the leading release numbers without trailing zeros: ``"0.29.0+cpu"`` gives ``(0, 29)``."""
     match = re.match(r"v?(\d+(?:\.\d+)*)", version)
-    return tuple(int(part) for part in match[1].split(".")) if match else ()
+    return tuple(int(part) for part in re.sub(r"(\.0+)+$", "", match[1]).split(".")) if match else ()
+
+
+def series(version: str) -> tuple[int, ...]:
+    """Return the part that changes when compatibility breaks: the major number, before 1.0 the minor as well."""
+    numbers = (*release(version), 0, 0)
+    return numbers[:1] if numbers[0] else numbers[:2]
 
 
 def installed(requirement: LibraryRequirement) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from .errors import UnsupportedFeature
-from .requests import GenerateRequest, MessagesPrompt, PromptKind, SamplingParams
+from .requests import GenerateRequest, PromptKind, SamplingParams
 
 
 class Support(enum.StrEnum):
@@ -151,12 +151,20 @@ class Capabilities:
         protocols: Iterable[str] = (),
         reasons: Mapping[str, str] | None = None,
     ) -> Capabilities:
-        """Build from three lists of feature names; ``sampling.*`` or ``output_format.*`` names a whole group."""
-        features: dict[str, Support] = {}
-        for support, names in ((Support.NO, no), (Support.UNKNOWN, unknown), (Support.YES, yes)):
+        """Build from three lists of feature names; ``sampling.*`` or ``output_format.*`` names a whole group.
+
+        A feature named on its own beats a group it is in; of two groups or names, the more cautious list holds.
+        """
+        groups: dict[str, Support] = {}
+        alone: dict[str, Support] = {}
+        for support, names in ((Support.YES, yes), (Support.UNKNOWN, unknown), (Support.NO, no)):
             for name in names:
-                group = [f for f in FEATURES if f.startswith(name[:-1])] if name.endswith(".*") else [name]
-                features.update(dict.fromkeys(group, support))
+                if name.endswith(".*"):
+                    members = [f for f in FEATURES if f.startswith(name[:-1])]
+                    groups.update(dict.fromkeys(members or [name], support))  # an unknown group is refused below
+                else:
+                    alone[name] = support
+        features = groups | alone
         return cls(
             features=features,
             prompts=prompts,
@@ -207,7 +215,7 @@ def check_features(used: Iterable[str], capabilities: Capabilities, *, engine: s
             why = capabilities.reasons.get(feature)
             param = feature.removeprefix("sampling.")
             msg = f"engine {engine!r} does not support {param}" + (f": {why}" if why else "")
-            msg += f"; leave {param} out, or choose an engine that has it (`trunnion engines`)"
+            msg += f"; leave {param} out, or choose an engine that has it (`trunnion plugins list`)"
             raise UnsupportedFeature(msg, param=param, details={"engine": engine, "feature": feature})
 
 
@@ -221,13 +229,3 @@ def check_extra(request: GenerateRequest, *, engine: str) -> None:
         if name != engine:
             msg = f"extra[{name!r}] is for engine {name!r}, but this request runs on {engine!r}; remove it"
             raise UnsupportedFeature(msg, param=f"extra.{name}", details={"engine": engine})
-
-
-def messages_features(prompt: MessagesPrompt) -> list[str]:
-    """List what the prompt asks of whoever templates it."""
-    used = []
-    if prompt.chat_template is not None:
-        used.append("chat_template")
-    if prompt.chat_template_kwargs:
-        used.append("chat_template_kwargs")
-    return used

@@ -68,7 +68,9 @@ FIELDS: Final = ("message", "code", "http_status", "retryable", "retry_after", "
 
 def _defaults(cls: type) -> tuple[str, int, bool]:
     """Return the defaults of the nearest class of the tree, so that a plugin may derive its own."""
-    return next(_DEFAULTS[base.__name__] for base in cls.__mro__ if base.__name__ in _DEFAULTS)
+    # By module as well: a plugin's own error may be called like one of ours and derive from another.
+    ours = (base.__name__ for base in cls.__mro__ if base.__module__ == __name__)
+    return next(_DEFAULTS[name] for name in ours if name in _DEFAULTS)
 
 
 class TrunnionError(Exception):
@@ -106,7 +108,10 @@ class TrunnionError(Exception):
         self.details: dict[str, Any] = {} if details is None else dict(details)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by field, so that nothing is lost on the way through a process boundary."""
+        """Pickle by field, so that nothing is lost on the way through a process boundary.
+
+        The cause stays behind, as with every exception: its class may not exist on the other side.
+        """
         return _rebuild, (type(self), dict(self.__dict__))
 
     def __str__(self) -> str:
@@ -115,7 +120,8 @@ class TrunnionError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the class name under ``type`` and every field, as JSON values."""
-        return {"type": type(self).__name__, **{field: getattr(self, field) for field in FIELDS}}
+        fields = {field: getattr(self, field) for field in FIELDS}
+        return {"type": type(self).__name__, **fields, "details": dict(self.details)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -123,6 +129,7 @@ class TrunnionError(Exception):
         found = _CLASSES.get(str(data.get("type")), cls)
         error = found(str(data.get("message", "")))
         error.__dict__.update({field: data[field] for field in FIELDS if field in data})
+        error.details = dict(error.details or {})
         return error  # type: ignore[return-value]
 
 
@@ -178,7 +185,7 @@ class DeadlineExceeded(TrunnionError):
 
 
 class Cancelled(TrunnionError):
-    """Report that the caller gave the request up."""
+    """Report that the request was given up: by its caller, or because the engine was stopped under it."""
 
 
 class Transient(TrunnionError):

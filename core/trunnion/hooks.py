@@ -79,8 +79,12 @@ class HookChain:
                 raise
             except Exception as error:
                 raise InternalError(f"request hook {_name(hook)} failed: {type(error).__name__}: {error}") from error
-            if result is not None:
+            if isinstance(result, GenerateRequest):
                 request = result
+            elif result is not None:
+                raise InternalError(
+                    f"request hook {_name(hook)} returned {type(result).__name__}, neither a request nor None"
+                )
         return request
 
     async def after(self, summary: RequestSummary) -> None:

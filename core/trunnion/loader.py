@@ -97,7 +97,8 @@ def _refused(policy: PluginPolicy, *names: str) -> str:
 def load(entry_points: Iterable[importlib.metadata.EntryPoint], policy: PluginPolicy) -> list[PluginRecord]:
     """Load every entry point and return a record for each plugin value, in the order of their names."""
     found = sorted(entry_points, key=lambda ep: (ep.name, _distribution(ep)[0]))
-    allowed_names = Counter(ep.name for ep in found if not _refused(policy, ep.name, _distribution(ep)[0]))
+    admitted = [ep for ep in found if not _refused(policy, ep.name, _distribution(ep)[0])]
+    claims = Counter(ep.name for ep in admitted)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     records: list[PluginRecord] = []
@@ -108,8 +109,8 @@ def load(entry_points: Iterable[importlib.metadata.EntryPoint], policy: PluginPo
         )
         if reason := _refused(policy, ep.name, distribution):
             records.append(replace(blank, state=PluginState.BLOCKED, reason=reason))
-        elif allowed_names[ep.name] > 1:
-            records.append(replace(blank, state=PluginState.CONFLICT, reason=_rivals(ep, found)))
+        elif claims[ep.name] > 1:
+            records.append(replace(blank, state=PluginState.CONFLICT, reason=_rivals(ep, admitted)))
         else:
             records.extend(_load_one(ep, blank, manager))
     return _mark_equal_names(records)
@@ -119,29 +120,31 @@ def _distribution(ep: importlib.metadata.EntryPoint) -> tuple[str, str]:
     return (ep.dist.name, ep.dist.version) if ep.dist is not None else ("", "")
 
 
-def _rivals(ep: importlib.metadata.EntryPoint, found: list[importlib.metadata.EntryPoint]) -> str:
-    names = ", ".join(" ".join(_distribution(other)).strip() for other in found if other.name == ep.name)
+def _rivals(ep: importlib.metadata.EntryPoint, admitted: list[importlib.metadata.EntryPoint]) -> str:
+    names = ", ".join(" ".join(_distribution(other)).strip() for other in admitted if other.name == ep.name)
     return f"several distributions claim the entry point {ep.name!r}: {names}; uninstall or block all but one"
 
 
 def _load_one(
     ep: importlib.metadata.EntryPoint, blank: PluginRecord, manager: pluggy.PluginManager
-) -> Iterator[PluginRecord]:
+) -> list[PluginRecord]:
     try:
         module = ep.load()
         if manager.is_registered(module):
             raise TypeError(f"{ep.value} is registered twice; give each entry point its own module")  # noqa: TRY301
         manager.register(module, name=ep.name)
-        values = list(_values(module, manager, ep.name))
-    except Exception as error:  # noqa: BLE001 - a broken plugin never takes the others down
+        judged = [(value, *_judge(value)) for value in _values(module, manager, ep.name)]
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken plugin never takes the others down
         reason = f"{type(error).__name__}: {error}"
         if manager.has_plugin(ep.name):
             manager.unregister(name=ep.name)
-        yield replace(blank, state=PluginState.FAILED, reason=reason, error=error)
-        return
-    for value in values:
-        state, reason = _judge(value)
-        yield replace(blank, name=value.name, kind=value.kind, plugin=value, state=state, reason=reason)
+        return [replace(blank, state=PluginState.FAILED, reason=reason, error=error)]
+    if not judged:
+        return [replace(blank, reason="registers nothing")]
+    return [
+        replace(blank, name=value.name, kind=value.kind, plugin=value, state=state, reason=reason)
+        for value, state, reason in judged
+    ]
 
 
 def _values(module: object, manager: pluggy.PluginManager, name: str) -> Iterator[Plugin]:
@@ -161,10 +164,12 @@ def _values(module: object, manager: pluggy.PluginManager, name: str) -> Iterato
             if implementation.plugin_name != name:
                 continue
             returned: Any = implementation.function()
-            for value in returned or ():
+            if not isinstance(returned, list | tuple):
+                raise TypeError(f"{caller.name} must return a list of {wanted.__name__}, not {type(returned).__name__}")
+            for value in returned:
                 if not isinstance(value, wanted):
                     raise TypeError(
-                        f"{caller.name} must return a list of {wanted.__name__}, not {type(value).__name__}"
+                        f"{caller.name} must return a list of {wanted.__name__}, not of {type(value).__name__}"
                     )
                 yield cast("Plugin", value)
 

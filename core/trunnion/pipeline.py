@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from ._flow import transduce, until
@@ -19,6 +20,8 @@ from .preparation import Prepared, Preparer
 from .registry import Registry, get_registry
 from .requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt
 from .spec import EngineSpec, PipelineSpec
+
+logger = logging.getLogger("trunnion.pipeline")
 
 _OFFLOAD_CHARACTERS = 20_000
 """Prompts longer than this are templated and tokenized on a worker thread, so that the loop stays free."""
@@ -37,6 +40,7 @@ class Pipeline:
         self._info: EngineInfo | None = None
         self._preparer: Preparer | None = None
         self._hooks: HookChain | None = None
+        self._used = False
 
     @property
     def info(self) -> EngineInfo:
@@ -57,26 +61,47 @@ class Pipeline:
         return self._hooks is not None and self._hooks.per_request
 
     async def start(self) -> EngineInfo:
-        """Start the engine, then build what depends on it. Stops the engine again if that fails."""
-        hooks = self.registry.build_hooks()
+        """Start the engine, then build what depends on it. Stops the engine again if that fails.
+
+        Raises:
+            ConfigError: The pipeline was started or stopped before; it is used once, like its engine.
+            TrunnionError: What the engine refused with; a foreign exception becomes InternalError.
+        """
+        if self._used:
+            raise ConfigError("this pipeline was started or stopped before; open a new one from its spec")
+        self._used = True
         try:
+            hooks = self.registry.build_hooks()
             info = await self.engine.start()
             self._preparer = Preparer(self.spec, self.registry, info)
             if hooks:
                 self._hooks = HookChain(hooks)
                 await self._hooks.engine_started(info)
-        except BaseException:
-            await self.engine.stop()
-            raise
+        except BaseException as error:
+            await self._stop_after_failure()
+            if isinstance(error, TrunnionError) or not isinstance(error, Exception):
+                raise
+            raise InternalError(
+                f"engine {self.spec.engine.engine!r} did not start: {type(error).__name__}: {error}"
+            ) from error
         self._info = info
         return info
 
+    async def _stop_after_failure(self) -> None:
+        try:
+            await self.engine.stop()
+        except Exception:  # the failure that led here says more
+            logger.exception("engine %r failed to stop after it failed to start", self.spec.engine.engine)
+
     async def stop(self, *, drain: float = 0.0) -> None:
-        """Stop the engine. Idempotent."""
-        await self.engine.stop(drain=drain)
-        if self._hooks is not None and self._info is not None:
-            hooks, self._hooks = self._hooks, None
-            await hooks.engine_stopped(self._info)
+        """Stop the engine, after at most ``drain`` seconds for requests in flight. Idempotent; safe before start."""
+        self._used = True
+        try:
+            await self.engine.stop(drain=drain)
+        finally:
+            if self._hooks is not None and self._info is not None:
+                hooks, self._hooks = self._hooks, None
+                await hooks.engine_stopped(self._info)
 
     def load(self) -> LoadReport | None:
         """Return the engine's load, or None if it does not report any."""
@@ -120,7 +145,8 @@ class Pipeline:
             failure = error
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            failure = Cancelled("the caller gave the request up")
+            if usage is None:  # whoever closes after the terminal event has it all
+                failure = Cancelled("the caller gave the request up")
             raise
         finally:
             seconds = time.perf_counter() - began
@@ -128,28 +154,42 @@ class Pipeline:
 
     async def _run(self, request: GenerateRequest | Prepared) -> AsyncGenerator[GenerateEvent, None]:
         prepared = request if isinstance(request, Prepared) else await self._prepare_one(request)
-        events = self.engine.generate(prepared.request)
-        if prepared.request.deadline is not None:
-            events = until(events, prepared.request.deadline)
-        if prepared.transducers:
-            events = transduce(events, prepared)
+        ended = False
         try:
+            events = self.engine.generate(prepared.request)
+            if prepared.request.deadline is not None:
+                events = until(events, prepared.request.deadline)
+            if prepared.transducers:
+                events = transduce(events, prepared)
             async with aclosing(events):
                 async for event in events:
+                    ended = event.usage is not None
                     yield event
-        except (TrunnionError, asyncio.CancelledError, GeneratorExit):
+        except TrunnionError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise InternalError(f"{self._engine_name} cancelled a request that nobody gave up") from error
         except Exception as error:
-            name = type(error).__name__
+            message = f"{self._engine_name} raised {type(error).__name__}, not an error of trunnion.errors: {error}"
+            raise InternalError(message) from error
+        if not ended:
             raise InternalError(
-                f"engine {self.info.engine!r} raised {name}, not an error of trunnion.errors"
-            ) from error
+                f"{self._engine_name} ended a request without usage on its last event; the answer may be cut short"
+            )
+
+    @property
+    def _engine_name(self) -> str:
+        return f"engine {self.spec.engine.engine!r}"
 
     async def _prepare_one(self, request: GenerateRequest) -> Prepared:
+        preparer = self._ready
         if _characters(request.prompt) > _OFFLOAD_CHARACTERS:
-            result = (await asyncio.to_thread(self.prepare, [request]))[0]
+            result = await asyncio.to_thread(preparer.prepare_one, request)
         else:
-            result = self.prepare([request])[0]
+            result = preparer.prepare_one(request)
         if isinstance(result, TrunnionError):
             raise result
         return result
@@ -168,7 +208,13 @@ class Pipeline:
                 f"engine {info.engine!r} with model {info.model!r} makes no embeddings; serve an embedding model",
                 param="model",
             )
-        return await self.engine.embed(prompts, dimensions=dimensions, adapter=adapter)
+        try:
+            return await self.engine.embed(prompts, dimensions=dimensions, adapter=adapter)
+        except TrunnionError:
+            raise
+        except Exception as error:
+            message = f"{self._engine_name} raised {type(error).__name__}, not an error of trunnion.errors: {error}"
+            raise InternalError(message) from error
 
 
 def _characters(prompt: Prompt) -> int:
@@ -176,8 +222,17 @@ def _characters(prompt: Prompt) -> int:
     if isinstance(prompt, TextPrompt):
         return len(prompt.text)
     if isinstance(prompt, MessagesPrompt):
-        return sum(len(m.get("content") or "") for m in prompt.messages if isinstance(m, dict))
+        return sum(map(_content_characters, prompt.messages))
     return 0
+
+
+def _content_characters(message: object) -> int:
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, str):
+        return len(content)
+    parts = content if isinstance(content, list) else ()
+    texts = (part.get("text") for part in parts if isinstance(part, Mapping))
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,17 +36,55 @@ class Plan:
 
 
 class Planner:
-    """Choose among the stages that are there; holds no state about requests."""
+    """Choose among the stages that are there; holds no state about requests.
+
+    A listed stage that converts prompts and is not automatic takes part in the chain and wins over others.
+    """
 
     def __init__(self, stages: Sequence[StagePlugin], inserted: Sequence[StageSpec] = ()) -> None:
-        self._stages = {stage.name: stage for stage in stages}
-        self._inserted = [spec for spec in inserted if spec.position or not self._automatic(spec.stage)]
-        for spec in inserted:
-            if spec.stage not in self._stages:
-                raise ConfigError(f"no stage is called {spec.stage!r}; there are: {', '.join(sorted(self._stages))}")
+        """Take the stages that are there, and those the user configured or inserted.
 
-    def _automatic(self, name: str) -> bool:
-        return name in self._stages and self._stages[name].automatic
+        Raises:
+            ConfigError: A stage is unknown or named twice, or its position is none or names an unknown stage.
+        """
+        self._stages = {stage.name: stage for stage in stages}
+        for name, count in Counter(spec.stage for spec in inserted).items():
+            if name not in self._stages:
+                raise ConfigError(f"no stage is called {name!r}; there are: {', '.join(sorted(self._stages))}")
+            if count > 1:
+                raise ConfigError(
+                    f"stage {name!r} is listed {count} times; a pipeline runs a stage once", param="stages"
+                )
+        for spec in inserted:
+            self._check_position(spec)
+        listed = {spec.stage for spec in inserted if not spec.position}
+        converters = [s for s in stages if s.shape == "request" and s.consumes is not None]
+        self._converters = [s for s in converters if s.automatic or s.name in listed]
+        self._preferred = {s.name for s in converters if s.name in listed and not s.automatic}
+        self._inserted = [spec for spec in inserted if spec.position or self._is_extra(spec.stage)]
+
+    def _is_extra(self, name: str) -> bool:
+        """Tell whether a listed stage runs on top of what the planner chooses, rather than being configured only."""
+        stage = self._stages[name]
+        return not stage.automatic and name not in self._preferred
+
+    def _check_position(self, spec: StageSpec) -> None:
+        if spec.position in ("", "first", "last"):
+            return
+        where, _, anchor = spec.position.partition(":")
+        if where not in ("before", "after") or not anchor:
+            raise ConfigError(
+                f"stage {spec.stage!r}: position {spec.position!r} is none of first, last, before:NAME, after:NAME",
+                param="position",
+            )
+        shape = self._stages[spec.stage].shape
+        anchors = sorted(s.name for s in self._stages.values() if s.shape == shape and s.name != spec.stage)
+        if anchor not in anchors:
+            raise ConfigError(
+                f"stage {spec.stage!r}: position {spec.position!r} names no other {shape} stage; "
+                f"there are: {', '.join(anchors) or 'none'}",
+                param="position",
+            )
 
     def plan(
         self,
@@ -72,18 +111,25 @@ class Planner:
         sends, chain = self._chain(carries, accepts, engine)
         stream, supplied = self._suppliers(lacking, chain)
         if detokenize:
+            if "detokenize" not in self._stages:
+                raise UnsupportedFeature(
+                    f"engine {engine!r} gives token ids, and there is no stage 'detokenize' to make text of them; "
+                    "send detokenize=False, or unblock or install the stage (`trunnion plugins list`)",
+                    param="detokenize",
+                )
             stream.append("detokenize")
         request_stages = [*self._kind_keepers(lacking, supplied), *chain]
+        placed = [spec for spec in self._inserted if spec.position]
         for spec in self._inserted:
-            if self._stages[spec.stage].shape == "stream":
-                stream.append(spec.stage)
-            else:
-                _insert(request_stages, spec)
+            if not spec.position:
+                (stream if self._stages[spec.stage].shape == "stream" else request_stages).append(spec.stage)
         stream = sorted(dict.fromkeys(stream), key=lambda name: (self._stages[name].order, name))
+        for spec in placed:
+            _insert(stream if self._stages[spec.stage].shape == "stream" else request_stages, spec, carries)
         return Plan(
             carries=carries,
             sends=sends,
-            request_stages=tuple(dict.fromkeys(request_stages)),
+            request_stages=tuple(request_stages),
             stream_stages=tuple(stream),
             detokenize_in_pipeline=detokenize,
             supplied=frozenset(supplied),
@@ -95,6 +141,8 @@ class Planner:
         for kind in accepts:
             if kind in paths:
                 return kind, paths[kind]
+        if not accepts:
+            raise UnsupportedFeature(f"engine {engine!r} takes no prompts of such requests", param="prompt")
         raise UnsupportedFeature(
             f"engine {engine!r} takes prompts as {' or '.join(accepts)}, and no stage turns {carries} into that; "
             f"send {accepts[0]}, or install a stage that converts them (`trunnion plugins list`)",
@@ -111,9 +159,10 @@ class Planner:
             if kind in done:
                 continue
             done[kind] = path
-            for stage in self._stages.values():
-                if stage.shape == "request" and stage.consumes == kind and stage.produces and stage.automatic:
-                    heapq.heappush(queue, (cost + stage.cost, [*path, stage.name], next(counter), stage.produces))
+            for stage in self._converters:
+                if stage.consumes == kind and stage.produces:
+                    step = 0.0 if stage.name in self._preferred else stage.cost
+                    heapq.heappush(queue, (cost + step, [*path, stage.name], next(counter), stage.produces))
         return done
 
     def _suppliers(self, lacking: Sequence[str], chain: Sequence[str]) -> tuple[list[str], set[str]]:
@@ -141,18 +190,20 @@ class Planner:
         return sorted(helpers)
 
 
-def _insert(stages: list[str], spec: StageSpec) -> None:
-    """Place a user's stage by its position."""
+def _insert(stages: list[str], spec: StageSpec, carries: PromptKind) -> None:
+    """Place a user's stage by its position; one that the planner chose as well is moved there."""
+    if spec.stage in stages:
+        stages.remove(spec.stage)
     where, _, anchor = spec.position.partition(":")
     if where == "first":
         stages.insert(0, spec.stage)
-    elif where in ("last", ""):
+    elif where == "last":
         stages.append(spec.stage)
-    elif where in ("before", "after"):
-        if anchor in stages:
-            stages.insert(stages.index(anchor) + (where == "after"), spec.stage)
-    else:
+    elif anchor in stages:
+        stages.insert(stages.index(anchor) + (where == "after"), spec.stage)
+    else:  # running without a stage that someone asked for would be silent
         raise ConfigError(
-            f"stage {spec.stage!r}: position {spec.position!r} is none of first, last, before:NAME, after:NAME",
+            f"stage {spec.stage!r} is to run {where} {anchor!r}, which is no part of the plan for prompts given as "
+            f"{carries}: {' -> '.join(stages) or 'no stages'}; place it first or last",
             param="position",
         )

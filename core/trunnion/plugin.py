@@ -46,6 +46,15 @@ class LibraryRequirement:
     install: str = ""
 
 
+def _check_plugin(name: str, factory: str) -> None:
+    """Refuse what could never be built, where it is declared: the loader reports it as a failed plugin."""
+    module, _, attribute = factory.partition(":")
+    if not name:
+        raise ValueError("a plugin needs a name")
+    if not module or not attribute:
+        raise ValueError(f"plugin {name!r}: factory must be 'module:callable', not {factory!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePlugin:
     """Register an engine.
@@ -76,6 +85,10 @@ class EnginePlugin:
     semantic_version: str = "1"
     api_version: tuple[int, int] = API_VERSION
     kind: Literal["engine"] = "engine"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without importing anything."""
+        _check_plugin(self.name, self.factory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +123,21 @@ class StagePlugin:
     api_version: tuple[int, int] = API_VERSION
     kind: Literal["stage"] = "stage"
 
+    def __post_init__(self) -> None:
+        """Check what can be checked without importing anything."""
+        _check_plugin(self.name, self.factory)
+        if self.shape not in ("request", "stream"):
+            raise ValueError(f"stage {self.name!r}: shape must be request or stream, not {self.shape!r}")
+        converts = self.consumes is not None
+        if converts != (self.produces is not None) or (converts and self.consumes == self.produces):
+            raise ValueError(
+                f"stage {self.name!r}: set consumes and produces to two kinds, or neither to keep the kind"
+            )
+        if converts and self.shape == "stream":
+            raise ValueError(f"stage {self.name!r}: a stream stage neither consumes nor produces prompts")
+        if self.cost < 0:
+            raise ValueError(f"stage {self.name!r}: cost must be 0 or more, not {self.cost}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterPlugin:
@@ -123,11 +151,16 @@ class RouterPlugin:
     api_version: tuple[int, int] = API_VERSION
     kind: Literal["router"] = "router"
 
+    def __post_init__(self) -> None:
+        """Check what can be checked without importing anything."""
+        _check_plugin(self.name, self.factory)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HooksPlugin:
     """Register policy around the engine; ``factory`` is called as ``factory(config)`` when a pipeline opens.
 
+    ``config`` is made without values, so every setting needs a default (read from the environment, for instance).
     What it returns has any of the methods of :class:`~trunnion.hooks.RequestHooks`. Hooks run in the order of
     ``priority`` (lower first), then of name.
     """
@@ -140,6 +173,10 @@ class HooksPlugin:
     requires: tuple[LibraryRequirement, ...] = ()
     api_version: tuple[int, int] = API_VERSION
     kind: Literal["hooks"] = "hooks"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without importing anything."""
+        _check_plugin(self.name, self.factory)
 
 
 Plugin = EnginePlugin | StagePlugin | RouterPlugin | HooksPlugin

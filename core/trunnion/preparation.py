@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Final, cast
 
 from .capabilities import HINTS, Support, check_extra, check_features, used_features
 from .engine import EngineInfo
-from .errors import InternalError, TrunnionError
+from .errors import InternalError, InvalidArgument, TrunnionError
 from .planner import Plan, Planner
 from .registry import Registry
-from .requests import GenerateRequest, SamplingParams
+from .requests import GenerateRequest, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
 from .spec import PipelineSpec
 from .stage import Stage, StageContext, StreamStage, Transducer
 
 _SAMPLING_FIELDS: Final = SamplingParams.__dataclass_fields__
 _REQUEST_FIELDS: Final = GenerateRequest.__dataclass_fields__
+_checked_fields = attrgetter(
+    "sampling", "output_format", "tools", "tool_choice", "adapter", "priority", "cache_salt", "handoff", "media"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +48,11 @@ class Preparer:
         self._registry = registry
         self._info = info
         self._configs = {stage.stage: stage.config for stage in spec.stages}
+        for stage in spec.stages:
+            registry.stage(stage.stage)  # says why one that was asked for cannot be used
         stages = registry.stages()
         self._planner = Planner(stages, spec.stages)
+        self._lock = threading.RLock()  # plans and stages are built once, whichever thread comes first
         self._plans: dict[tuple[object, ...], _BoundPlan] = {}
         self._built: dict[str, Stage | StreamStage] = {}
         skippable = info.capabilities.support("detokenize") is Support.YES and info.tokenizer is not None
@@ -65,10 +73,19 @@ class Preparer:
         detokenize = request.detokenize and (
             not self._info.emits_text or (self._can_skip_text and self._skips_text(request))
         )
+        if not isinstance(request.prompt, MessagesPrompt | TextPrompt | TokensPrompt):
+            raise InvalidArgument(
+                f"prompt must be a MessagesPrompt, TextPrompt or TokensPrompt, not {type(request.prompt).__name__}; "
+                "trunnion.as_prompt makes one of a string or a list of messages",
+                param="prompt",
+            )
         key = (request.prompt.kind, bool(request.media), lacking, detokenize)
         bound = self._plans.get(key)
         if bound is None:
-            bound = self._plans[key] = self._make(request, lacking, detokenize=detokenize)
+            with self._lock:
+                bound = self._plans.get(key)
+                if bound is None:
+                    bound = self._plans[key] = self._make(request, lacking, detokenize=detokenize)
         return bound
 
     @staticmethod
@@ -99,6 +116,16 @@ class Preparer:
             self._built[name] = self._registry.build_stage(name, context, self._configs.get(name))
         return self._built[name]
 
+    def prepare_one(self, request: GenerateRequest) -> Prepared | TrunnionError:
+        """Plan, template and tokenize one request; returns its error, like :meth:`prepare`."""
+        try:
+            bound = self._bind(request)
+        except TrunnionError as error:
+            return error
+        if not bound.request_stages:
+            return self._open(bound, request, request)
+        return self.prepare((request,))[0]
+
     def prepare(self, requests: Sequence[GenerateRequest]) -> list[Prepared | TrunnionError]:
         """Plan, template and tokenize many requests at once.
 
@@ -116,47 +143,67 @@ class Preparer:
                 groups.setdefault(id(bound), (bound, []))[1].append(index)
         for bound, indexes in groups.values():
             items: dict[int, GenerateRequest] = {index: requests[index] for index in indexes}
-            for stage in bound.request_stages:
-                items = _run_stage(stage, items, results)
+            for name, stage in zip(bound.plan.request_stages, bound.request_stages, strict=True):
+                items = _run_stage(name, stage, items, results)
             for index, item in items.items():
                 results[index] = self._open(bound, requests[index], item)
         return [results[index] for index in range(len(requests))]
 
     def _open(self, bound: _BoundPlan, asked: GenerateRequest, item: GenerateRequest) -> Prepared | TrunnionError:
         """Open the stream stages, and take from the request what they supply instead of the engine."""
-        if not bound.stream_stages and item.output_format is asked.output_format:
-            return Prepared(request=item)
         try:
-            if item.output_format is not asked.output_format:  # a stage demanded a format: the engine must have it
+            if item is not asked and _checked_fields(item) != _checked_fields(asked):
+                # A stage demanded something of its own, such as a format: the engine must have it.
                 capabilities, engine = self._info.capabilities, self._info.engine
                 check_features(used_features(item), capabilities, engine=engine, supplied=bound.plan.supplied)
-            view = asked.with_(prompt=item.prompt)
-            opened = [stage.open(view) for stage in bound.stream_stages]
+            if not bound.stream_stages:
+                return Prepared(request=item)
+            view = asked if item.prompt is asked.prompt else asked.with_(prompt=item.prompt)
+            transducers = []
+            for name, stage in zip(bound.plan.stream_stages, bound.stream_stages, strict=True):
+                transducer = _open_stage(name, stage, view)
+                if transducer is not None:
+                    transducers.append(transducer)
         except TrunnionError as error:
             return error
-        transducers = tuple(transducer for transducer in opened if transducer is not None)
-        return Prepared(request=_strip(item, bound.plan), transducers=transducers)
+        return Prepared(request=_strip(item, bound.plan), transducers=tuple(transducers))
+
+
+def _open_stage(name: str, stage: StreamStage, request: GenerateRequest) -> Transducer | None:
+    try:
+        return stage.open(request)
+    except TrunnionError:
+        raise
+    except Exception as error:  # a careless stage fails its rows, not the job
+        raise InternalError(f"stage {name!r} raised {type(error).__name__}: {error}") from error
 
 
 def _run_stage(
-    stage: Stage, items: dict[int, GenerateRequest], results: dict[int, Prepared | TrunnionError]
+    name: str, stage: Stage, items: dict[int, GenerateRequest], results: dict[int, Prepared | TrunnionError]
 ) -> dict[int, GenerateRequest]:
     """Run one stage; errors go to the results, what is left comes back."""
+    if not items:
+        return items
     try:
-        outcome = stage.process(list(items.values()))
+        outcome: list[object] = list(stage.process(list(items.values())))
     except TrunnionError as error:
         outcome = [error] * len(items)
     except Exception as error:  # noqa: BLE001 - a careless stage fails its rows, not the job
-        name = type(stage).__name__
-        failure = InternalError(f"stage {name} raised {type(error).__name__}: {error}")
+        failure = InternalError(f"stage {name!r} raised {type(error).__name__}: {error}")
         failure.__cause__ = error
         outcome = [failure] * len(items)
+    if len(outcome) != len(items):
+        message = f"stage {name!r} returned {len(outcome)} results for {len(items)} requests; it must return one each"
+        outcome = [InternalError(message)] * len(items)
     kept: dict[int, GenerateRequest] = {}
     for index, result in zip(items, outcome, strict=True):
-        if isinstance(result, TrunnionError):
+        if isinstance(result, GenerateRequest):
+            kept[index] = result
+        elif isinstance(result, TrunnionError):
             results[index] = result
         else:
-            kept[index] = result
+            returned = type(result).__name__
+            results[index] = InternalError(f"stage {name!r} returned {returned}, neither a request nor an error")
     return kept
 
 
@@ -168,6 +215,9 @@ def _strip(request: GenerateRequest, plan: Plan) -> GenerateRequest:
         defaults = {name: _SAMPLING_FIELDS[name].default for name in names}
         changes["sampling"] = replace(request.sampling, **defaults)  # type: ignore[arg-type]
     changes.update({name: _REQUEST_FIELDS[name].default for name in plan.supplied if name in _REQUEST_FIELDS})
+    wanted = request.output_format
+    if wanted is not None and f"output_format.{wanted.kind}" in plan.supplied:
+        changes["output_format"] = None
     if plan.detokenize_in_pipeline:
         changes["detokenize"] = False
     return request.with_(**changes) if changes else request

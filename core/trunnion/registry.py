@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ._versions import release
+from ._versions import series
 from .engine import Engine
 from .errors import (
     ConfigError,
@@ -24,6 +25,7 @@ from .errors import (
     PluginIncompatible,
     PluginNotFound,
     PluginNotInstalled,
+    TrunnionError,
 )
 from .hookspecs import ENTRY_POINT_GROUP
 from .loader import PluginRecord, PluginState, load, normalize, policy_from_environment
@@ -31,6 +33,8 @@ from .plugin import EnginePlugin, HooksPlugin, RouterPlugin, StagePlugin, load_f
 from .router import Router
 from .spec import EngineSpec, PluginPolicy, Resources
 from .stage import Stage, StageContext, StreamStage
+
+logger = logging.getLogger("trunnion.registry")
 
 _ERRORS: Final[dict[PluginState, type[PluginError]]] = {
     PluginState.BLOCKED: PluginBlocked,
@@ -55,6 +59,15 @@ class Registry:
         if entry_points is None:
             entry_points = tuple(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
         self._records = load(entry_points, self.policy)
+        self._warn_of_names_that_match_nothing()
+
+    def _warn_of_names_that_match_nothing(self) -> None:
+        """Say so: a misspelt name in a policy would block or allow nothing."""
+        known = {normalize(name) for record in self._records for name in (record.entry_point, record.distribution)}
+        for verb, names in (("allow", self.policy.allow), ("block", self.policy.block)):
+            for name in sorted(names):
+                if normalize(name) not in known:
+                    logger.warning("plugins to %s: %r is no entry point or distribution here", verb, name)
 
     def plugins(self) -> list[PluginRecord]:
         """Return every record, whatever its state, ordered by kind and name."""
@@ -94,7 +107,8 @@ class Registry:
     def record(self, kind: str, name: str) -> PluginRecord | None:
         """Return the record of a plugin, or of an entry point of that name that gave nothing; None if unknown."""
         named = [r for r in self._records if r.kind == kind and r.name == name]
-        named += [r for r in self._records if not r.kind and normalize(name) in (normalize(r.name), _short(r))]
+        broken = [r for r in self._records if not r.kind and r.state is not PluginState.OK]
+        named += [r for r in broken if normalize(name) in (normalize(r.name), _short(r))]
         return named[0] if named else None
 
     def _get(self, cls: type[P], kind: str, name: str) -> P:
@@ -113,7 +127,8 @@ class Registry:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         message = f"no {kind} plugin is called {name!r}; {hint}there are: {', '.join(sorted(set(names))) or 'none'}"
-        broken = [f"{r.entry_point} ({r.state.value})" for r in self._records if not r.kind]
+        failed = (r for r in self._records if not r.kind and r.state is not PluginState.OK)
+        broken = [f"{r.entry_point} ({r.state.value})" for r in failed]
         return message + (f"; not loaded: {', '.join(broken)} (see `trunnion plugins doctor`)" if broken else "")
 
     def distribution_of(self, plugin: EnginePlugin | StagePlugin | RouterPlugin | HooksPlugin) -> tuple[str, str]:
@@ -152,18 +167,18 @@ class Registry:
         """Build the engine, importing what it needs. It is not started.
 
         Raises:
-            PluginIncompatible: The spec was made by another major version of the plugin.
-            PluginFailed: The engine's module cannot be imported.
+            PluginIncompatible: The spec was made by another major version (before 1.0: minor) of the plugin.
+            PluginFailed: The engine's module cannot be imported, or its factory raised a foreign exception.
         """
         plugin = self.engine(spec.engine)
         here = self.distribution_of(plugin)[1]
-        if spec.plugin_version and here and release(spec.plugin_version)[:1] != release(here)[:1]:
+        if spec.plugin_version and here and series(spec.plugin_version) != series(here):
             raise PluginIncompatible(
                 f"engine {spec.engine!r}: the spec was made by plugin version {spec.plugin_version}, "
                 f"but this process has {here}; install the same version on every node"
             )
         config = validate_config(plugin.config, spec.config, where=f"engine {spec.engine!r}")
-        engine: Engine = _factory("engine", plugin.name, plugin.factory)(spec.model, config)
+        engine: Engine = _build("engine", plugin.name, plugin.factory, spec.model, config)
         return engine
 
     def build_stage(
@@ -172,32 +187,50 @@ class Registry:
         """Build a stage for a started engine."""
         plugin = self.stage(name)
         valid = validate_config(plugin.config, config, where=f"stage {name!r}")
-        stage: Stage | StreamStage = _factory("stage", name, plugin.factory)(context, valid)
+        stage: Stage | StreamStage = _build("stage", name, plugin.factory, context, valid)
         return stage
 
     def build_router(self, name: str, config: Mapping[str, Any] | None = None) -> Router:
         """Build a router."""
         plugin = self.router(name)
-        router: Router = _factory("router", name, plugin.factory)(
-            validate_config(plugin.config, config, where=f"router {name!r}")
-        )
+        valid = validate_config(plugin.config, config, where=f"router {name!r}")
+        router: Router = _build("router", name, plugin.factory, valid)
         return router
 
     def build_hooks(self) -> list[Any]:
-        """Build every hooks object, in the order they run."""
-        return [_factory("hooks", hook.name, hook.factory)(hook.config()) for hook in self.hooks()]
+        """Build every hooks object, in the order they run. A policy that cannot be in force is warned about."""
+        for record in self._records:
+            if record.kind == "hooks" and record.state not in (PluginState.OK, PluginState.BLOCKED):
+                logger.warning(
+                    "request hooks %r are not in force: %s: %s", record.name, record.state.value, record.reason
+                )
+        return [
+            _build("hooks", hook.name, hook.factory, validate_config(hook.config, None, where=f"hooks {hook.name!r}"))
+            for hook in self.hooks()
+        ]
 
 
 def _short(record: PluginRecord) -> str:
     return normalize(record.distribution).removeprefix("trunnion-")
 
 
-def _factory(kind: str, name: str, path: str) -> Any:
+def _build(kind: str, name: str, path: str, *arguments: object) -> Any:
+    """Import a factory and call it; what it raises, and is not ours, becomes PluginFailed."""
+    details = {"kind": kind, "name": name}
     try:
-        return load_factory(path)
-    except (ImportError, AttributeError) as error:
-        message = f"{kind} {name!r} cannot be imported ({path}): {error}"
-        raise PluginFailed(message, details={"kind": kind, "name": name}) from error
+        factory = load_factory(path)
+    except TrunnionError:
+        raise
+    except Exception as error:
+        message = f"{kind} {name!r} cannot be imported ({path}): {type(error).__name__}: {error}"
+        raise PluginFailed(message, details=details) from error
+    try:
+        return factory(*arguments)
+    except TrunnionError:
+        raise
+    except Exception as error:
+        message = f"{kind} {name!r} cannot be built ({path}): {type(error).__name__}: {error}"
+        raise PluginFailed(message, details=details) from error
 
 
 def validate_config(model: type[BaseModel], config: Mapping[str, Any] | None, *, where: str) -> BaseModel:
@@ -212,20 +245,34 @@ def validate_config(model: type[BaseModel], config: Mapping[str, Any] | None, *,
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(names) or 'none'}"
             raise ConfigError(f"{where} has no setting {key!r}; {hint}", param=key) from error
+        if not key:  # a rule about several settings
+            raise ConfigError(f"{where}: {first['msg']}") from error
         raise ConfigError(f"{where}: setting {key!r}: {first['msg']}", param=key) from error
 
 
-_lock = threading.Lock()
-_registries: dict[PluginPolicy, Registry] = {}
+_lock = threading.RLock()
+_registries: dict[PluginPolicy, Registry | None] = {}
 
 
 def get_registry(policy: PluginPolicy | None = None) -> Registry:
-    """Return this process's registry for a policy (the environment's if None), loading it once."""
+    """Return this process's registry for a policy (the environment's if None), loading it once.
+
+    Raises:
+        PluginError: A plugin asked for it while it was being loaded itself.
+    """
     wanted = policy_from_environment() if policy is None else policy
     with _lock:
         if wanted not in _registries:
-            _registries[wanted] = Registry(wanted)
-        return _registries[wanted]
+            _registries[wanted] = None
+            try:
+                _registries[wanted] = Registry(wanted)
+            finally:
+                if _registries[wanted] is None:
+                    del _registries[wanted]
+        registry = _registries[wanted]
+        if registry is None:
+            raise PluginError("the registry is being loaded; a plugin may not ask for it while it is imported")
+        return registry
 
 
 def engine_spec(engine: str, model: str | None = None, config: Mapping[str, Any] | None = None) -> EngineSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, ClassVar, Literal, TypedDict
 
 from .errors import InvalidArgument
@@ -88,6 +89,7 @@ def _check(ok: bool, param: str, value: object, rule: str) -> None:  # noqa: FBT
 class SamplingParams:
     """Say how tokens are drawn and when to stop. Units are tokens; ``None`` is the engine's default.
 
+    ``stop`` also takes one string or a list, and ``stop_token_ids`` a list, as OpenAI's clients send them.
     ``max_tokens=None`` means up to the end of the context. ``logprobs`` is the number of alternatives to report
     beside the chosen token (0: the chosen token alone). Raises :class:`InvalidArgument` naming the field.
     """
@@ -114,6 +116,24 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Check every range once, where the value is made."""
+        if self.stop.__class__ is not tuple or self.stop_token_ids.__class__ is not tuple:
+            stop: Any = self.stop
+            object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(stop or ()))
+            object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
+        try:
+            self._check_ranges()
+        except TypeError as error:
+            raise self._wrong_type() from error
+
+    def _wrong_type(self) -> InvalidArgument:
+        """Name the field whose value cannot be compared with a number."""
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Real):
+                return InvalidArgument(f"{name} must be a number, not {value!r}", param=name)
+        return InvalidArgument("sampling parameters must be numbers")
+
+    def _check_ranges(self) -> None:
         t, p, m = self.temperature, self.top_p, self.max_tokens
         if t is not None:
             _check(t >= 0, "temperature", t, "0 or more")
@@ -139,9 +159,14 @@ class SamplingParams:
         if self.logprobs is not None:
             _check(self.logprobs >= 0, "logprobs", self.logprobs, "0 or more")
         if self.stop:
-            _check("" not in self.stop, "stop", self.stop, "made of strings that are not empty")
+            ok = all(isinstance(s, str) and s for s in self.stop)
+            _check(ok, "stop", self.stop, "made of strings that are not empty")
 
 
+_NUMBERS = (
+    "temperature", "top_p", "top_k", "min_p", "max_tokens", "min_tokens", "n", "presence_penalty",
+    "frequency_penalty", "repetition_penalty", "logprobs",
+)  # fmt: skip
 _DEFAULT_SAMPLING = SamplingParams()
 
 

@@ -83,7 +83,11 @@ class EngineSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild what :meth:`to_json` returned."""
+        """Rebuild what :meth:`to_json` returned. Raises :class:`ConfigError` for keys that no spec has."""
+        unknown = sorted(set(data) - set(cls.__dataclass_fields__))
+        if unknown or "engine" not in data:
+            what = f"an unknown key {unknown[0]!r}" if unknown else "no engine"
+            raise ConfigError(f"the engine spec has {what}; write it with EngineSpec.to_json")
         return cls(**data)
 
 
@@ -91,8 +95,9 @@ class EngineSpec:
 class StageSpec:
     """Name a stage and its config; ``position`` places a stage of the user's own.
 
-    Positions: "before:NAME" and "after:NAME" of another stage, "first", "last" (before the engine), or "" for where
-    the planner puts it by what it consumes and produces.
+    Positions: "before:NAME" and "after:NAME" of another stage of the same shape, "first", "last", or "" for where the
+    planner puts it: in the chain by what it consumes and produces; right before the engine if it keeps the kind; by
+    its ``order`` if it is a stream stage.
     """
 
     stage: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,9 @@ from .requests import ChatMessage, GenerateRequest, MessagesPrompt, Prompt, Samp
 from .spec import EngineSpec, PipelineSpec
 
 T = TypeVar("T")
+logger = logging.getLogger("trunnion.sync")
+_PATIENCE = 10.0
+"""Seconds that ``close()`` waits for tasks that do not heed their cancellation, and then for the thread."""
 
 
 class LoopThread:
@@ -30,19 +34,34 @@ class LoopThread:
         loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     ) -> None:
         self.loop = loop_factory()
+        self._closing = False
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
 
     def _main(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while not self._closing:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # a task raised SystemExit: its waiters still want their answers
+                logger.exception("a task tried to end the loop of %s", self._thread.name)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Schedule a coroutine on the loop and return at once."""
+        """Schedule a coroutine on the loop and return at once. Raises :class:`ConfigError` after ``close()``."""
+        if self.loop.is_closed():
+            coroutine.close()
+            raise ConfigError("this loop was closed; open a new pipeline")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and return its result; Ctrl-C cancels it."""
+        """Run a coroutine on the loop and return its result; Ctrl-C cancels it.
+
+        Raises:
+            ConfigError: Called from the loop itself, which could never answer, or after ``close()``.
+        """
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise ConfigError("run() was called on the loop's own thread; await the coroutine instead")
         future = self.submit(coroutine)
         try:
             return future.result()
@@ -51,12 +70,16 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what is left, then end the loop and the thread. Idempotent."""
+        """Cancel what is left, then end the loop and the thread. Idempotent; gives a stuck task ten seconds."""
         if self.loop.is_closed():
             return
-        self.run(_cancel_rest())
+        try:
+            self.submit(_cancel_rest()).result(timeout=_PATIENCE)
+        except TimeoutError:
+            logger.warning("%s is stuck and left behind", self._thread.name)
+        self._closing = True
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=_PATIENCE)
         if not self._thread.is_alive():
             self.loop.close()
 
@@ -87,8 +110,10 @@ class SyncPipeline:
     def close(self) -> None:
         """Stop the engine and end its thread. Idempotent."""
         if not self._thread.loop.is_closed():
-            self._thread.run(self.pipeline.stop())
-            self._thread.close()
+            try:
+                self._thread.run(self.pipeline.stop())
+            finally:
+                self._thread.close()
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +168,7 @@ def generate(
         model: Path or name of the model.
         config: The engine's configuration.
         adapter: LoRA adapter to answer with.
-        sampling: Fields of :class:`SamplingParams`, such as ``max_tokens=64, temperature=0``.
+        sampling: Fields of :class:`SamplingParams`, such as ``max_tokens=64, temperature=0``; ``n`` must be 1.
 
     Returns:
         A string for one prompt, a list of strings for a list of prompts.
@@ -157,6 +182,8 @@ def generate(
     if unknown:
         raise ConfigError(f"unknown sampling parameter {unknown[0]!r}; see trunnion.SamplingParams", param=unknown[0])
     params = SamplingParams(**sampling)
+    if params.n != 1:
+        raise ConfigError("generate() returns one text per prompt; for n > 1 use SyncPipeline.complete", param="n")
     requests = [
         GenerateRequest(prompt=as_prompt(item), sampling=params, delivery="final", adapter=adapter) for item in items
     ]
