@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import groupby
 
 from trunnion import Candidate, GenerateRequest, MessagesPrompt, RankedGroup, Ranking, TextPrompt
 
 from .config import AffinityConfig
 from .load import load_of
+
+_MAX_BLOCKS = 64
+
+
+def _joined(messages: Sequence[Mapping[str, object]], limit: int) -> str:
+    """Return the start of a conversation as text, without writing out what lies behind the limit."""
+    parts: list[str] = []
+    length = 0
+    for message in messages:
+        part = f"{message.get('role')}:{message.get('content')}\n"
+        parts.append(part)
+        length += len(part)
+        if length >= limit:
+            break
+    return "".join(parts)[:limit]
 
 
 class _Index:
@@ -87,17 +102,17 @@ class Affinity:
         return score, ", ".join(reasons)
 
     def _blocks(self, request: GenerateRequest) -> list[Hashable]:
-        """Return a key for each block-aligned prefix of the prompt, the shortest first (at most 64)."""
+        """Return a key for each block-aligned prefix of the prompt, the shortest first; long ones are cut."""
         prompt, size = request.prompt, self._config.prefix_block
         if isinstance(prompt, TextPrompt):
-            whole: Sequence[object] = prompt.text
+            whole: Sequence[object] = prompt.text[: _MAX_BLOCKS * size]
         elif isinstance(prompt, MessagesPrompt):
-            whole = "\n".join(f"{m.get('role')}:{m.get('content')}" for m in prompt.messages)
+            whole = _joined(prompt.messages, _MAX_BLOCKS * size)
         else:
-            whole = tuple(prompt.token_ids)
+            whole = tuple(prompt.token_ids[: _MAX_BLOCKS * size])
         keys: list[Hashable] = []
         chain: Hashable = request.adapter
-        for end in range(size, min(len(whole), 64 * size) + 1, size):
+        for end in range(size, len(whole) + 1, size):
             chain = hash((chain, whole[end - size : end]))
             keys.append(chain)
         return keys

@@ -6,9 +6,10 @@ from trunnion import Candidate
 
 
 def load_of(candidate: Candidate, max_report_age: float) -> float:
-    """Return requests in flight per weight; infinite for weight 0.
+    """Return the requests per weight that the replica would hold with one more; infinite for weight 0.
 
-    The larger of the two sources counts: own counts miss other routers, reports lag behind.
+    With one more, so that of two idle replicas the one with the larger weight comes first. The larger of the two
+    sources counts: own counts miss other routers, reports lag behind.
     """
     if candidate.weight <= 0:
         return float("inf")
@@ -16,4 +17,4 @@ def load_of(candidate: Candidate, max_report_age: float) -> float:
     report, age = candidate.load, candidate.load_age
     if report is not None and age is not None and age <= max_report_age:
         count = max(count, report.running + report.waiting)
-    return count / candidate.weight
+    return (count + 1) / candidate.weight

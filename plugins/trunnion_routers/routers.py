@@ -49,5 +49,6 @@ class PowerOfTwo(LeastLoaded):
         drawn = self._random.sample(usable, k=min(2, len(usable)))
         drawn.sort(key=lambda candidate: load_of(candidate, self._max_age))
         first = tuple(RankedGroup(candidates=(candidate,), reason="power of two") for candidate in drawn)
-        rest = super().rank(request, [candidate for candidate in usable if candidate not in drawn])
+        taken = {candidate.id for candidate in drawn}
+        rest = super().rank(request, [candidate for candidate in usable if candidate.id not in taken])
         return Ranking(groups=first + rest.groups)

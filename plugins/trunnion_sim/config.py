@@ -36,4 +36,6 @@ class SimConfig(PluginConfig):
         description="Fault on demand: refuse (429), hang, die in mid-stream, crash the engine, slow (ten times).",
     )
     fault_marker: str = Field("", description="Only prompts that contain this text meet the fault; empty: all.")
-    fault_after: int = Field(1, ge=0, description="Tokens before a die, hang or crash in mid-stream.")
+    fault_after: int = Field(
+        1, ge=0, description="Tokens after which die, hang or crash strikes; at the latest before the last event."
+    )

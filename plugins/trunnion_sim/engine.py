@@ -5,10 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import NamedTuple
 
 from trunnion import ChoiceDelta, EngineInfo, GenerateEvent, GenerateRequest, LoadReport, TokenizerRef, Usage
-from trunnion.errors import AdapterNotFound, Cancelled, ConfigError, ContextOverflow, EngineDead, Overloaded, Transient
+from trunnion.errors import (
+    AdapterNotFound,
+    Cancelled,
+    ConfigError,
+    ContextOverflow,
+    EngineDead,
+    Overloaded,
+    Transient,
+    TrunnionError,
+)
 
 from . import CAPABILITIES
 from .config import SimConfig
@@ -16,6 +26,13 @@ from .slots import Slots
 from .tokens import WORDS, count_prompt_tokens, draws, prompt_text
 
 _SLOWDOWN = 10
+
+
+class _Chunk(NamedTuple):
+    """Hold one event's delta, and whether the request ends with it."""
+
+    delta: ChoiceDelta
+    last: bool
 
 
 class SimEngine:
@@ -28,12 +45,13 @@ class SimEngine:
         self._dead: EngineDead | None = None
         self._stopped = asyncio.Event()
         self._started = False
+        self._stopping = False
         self._vocabulary = 0
 
     async def start(self) -> EngineInfo:
         """Wait the settable start-up time and describe the engine."""
-        if self._started:
-            raise ConfigError("this engine was started before; build a new one from its spec")
+        if self._started or self._stopping:
+            raise ConfigError("this engine was started or stopped before; build a new one from its spec")
         self._started = True
         config = self._config
         await asyncio.sleep(config.startup_seconds)
@@ -59,46 +77,55 @@ class SimEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield simulated tokens; refusals come with the first ``__anext__``."""
-        self._check(request)
         config = self._config
-        struck = bool(config.fault) and config.fault_marker in prompt_text(request)
-        if struck and config.fault == "refuse":
+        text = prompt_text(request)
+        prompt_tokens = count_prompt_tokens(request)
+        self._check(request, prompt_tokens)
+        fault = config.fault if config.fault_marker in text else None
+        if fault == "refuse":
             raise Overloaded("the simulated engine refuses this request on demand", retry_after=1.0)
-        slow = _SLOWDOWN if struck and config.fault == "slow" else 1
+        breaks = fault in ("die", "crash", "hang")
+        slow = _SLOWDOWN if fault == "slow" else 1
         async with self._slots.hold(request.priority):
+            self._check_alive()
             await self._sleep(config.ttft * slow)
             produced = 0
-            for index, tokens, choice_ends, last in self._schedule(request):
-                if struck and produced >= config.fault_after:
-                    await self._strike()
+            for chunk in self._chunks(request, text, prompt_tokens):
                 if produced:
-                    await self._sleep(config.tpot * slow * len(tokens))
-                produced += len(tokens)
-                usage = None
-                if last:
-                    usage = Usage(prompt_tokens=count_prompt_tokens(request), completion_tokens=produced)
-                yield GenerateEvent(choices=(self._delta(request, index, tokens, ends=choice_ends),), usage=usage)
+                    await self._sleep(config.tpot * slow * len(chunk.delta.token_ids))
+                if breaks and (produced + len(chunk.delta.token_ids) > config.fault_after or chunk.last):
+                    await self._strike()
+                produced += len(chunk.delta.token_ids)
+                if chunk.last:
+                    usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=produced)
+                    yield GenerateEvent(choices=(chunk.delta,), usage=usage)
+                    return
+                yield GenerateEvent(choices=(chunk.delta,))
                 self._check_alive()
 
-    def _check(self, request: GenerateRequest) -> None:
+    def _check(self, request: GenerateRequest, prompt_tokens: int) -> None:
+        if self._dead is None and (self._stopping or self._stopped.is_set()):
+            raise EngineDead("the engine was stopped; build a new one from its spec")
         self._check_alive()
         config = self._config
         if request.adapter is not None and request.adapter not in config.adapters:
             raise AdapterNotFound(f"no adapter is called {request.adapter!r}", param="model")
-        tokens = count_prompt_tokens(request)
-        if tokens + (request.sampling.max_tokens or 1) > config.context_length:
+        wanted = request.sampling.max_tokens or 1
+        if prompt_tokens + wanted > config.context_length:
             raise ContextOverflow(
-                f"{tokens} prompt tokens and {request.sampling.max_tokens or 1} to generate exceed the context length "
+                f"{prompt_tokens} prompt tokens and {wanted} to generate exceed the context length "
                 f"of {config.context_length}; shorten the prompt or lower max_tokens",
                 param="messages",
-                details={"prompt_tokens": tokens, "context_length": config.context_length},
+                details={"prompt_tokens": prompt_tokens, "context_length": config.context_length},
             )
 
+    def _end(self) -> TrunnionError:
+        """Return what ends the requests in flight."""
+        return Cancelled("the engine was stopped") if self._dead is None else EngineDead(self._dead.message)
+
     def _check_alive(self) -> None:
-        if self._dead is not None:
-            raise EngineDead(self._dead.message)
         if self._stopped.is_set():
-            raise Cancelled("the engine was stopped")
+            raise self._end()
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but wake at once when the engine stops or dies."""
@@ -119,25 +146,34 @@ class SimEngine:
         if fault == "crash":
             self._dead = EngineDead("the simulated engine crashed on demand")
             self._stopped.set()
-            raise EngineDead(self._dead.message)
+            self._slots.refuse_waiting(self._end)
+            raise self._end()
         if fault == "hang":
             await self._stopped.wait()
             self._check_alive()
 
-    def _schedule(self, request: GenerateRequest) -> Iterator[tuple[int, list[int], bool, bool]]:
-        """Yield choice index, token numbers, whether the choice ends and whether the request ends with them."""
-        sampling = request.sampling
-        length = sampling.max_tokens or self._config.default_max_tokens
-        streams = [deque(self._tokens(request, index, length)) for index in range(sampling.n)]
-        width = length if request.delivery == "final" else self._config.tokens_per_event
+    def _chunks(self, request: GenerateRequest, text: str, prompt_tokens: int) -> Iterator[_Chunk]:
+        """Yield what the events carry, the choices in turn."""
+        config, sampling = self._config, request.sampling
+        room = config.context_length - prompt_tokens
+        length = sampling.max_tokens or min(config.default_max_tokens, room)
+        words = text.split() or [""] if config.output == "echo" else WORDS
+        streams = [deque(self._tokens(request, index, length, text)) for index in range(sampling.n)]
+        stops = ["length" if len(stream) == length else "stop" for stream in streams]
+        width = length if request.delivery == "final" else config.tokens_per_event
         while any(streams):
             for index, stream in enumerate(streams):
                 tokens = [stream.popleft() for _ in range(min(width, len(stream)))]
                 if tokens:
-                    yield index, tokens, not stream, not any(streams)
+                    delta = ChoiceDelta(
+                        index=index,
+                        text=self._text(request, tokens, words),
+                        token_ids=tokens,
+                        finish_reason=None if stream else stops[index],  # type: ignore[arg-type]
+                    )
+                    yield _Chunk(delta, not any(streams))
 
-    def _tokens(self, request: GenerateRequest, index: int, length: int) -> list[int]:
-        text = prompt_text(request)
+    def _tokens(self, request: GenerateRequest, index: int, length: int, text: str) -> list[int]:
         if self._config.output == "echo" and not self._vocabulary:
             return list(range(min(length, len(text.split()) or 1)))
         seed = f"{self._config.seed}/{request.sampling.seed}/{request.adapter}/{index}/{text}"
@@ -146,17 +182,11 @@ class SimEngine:
             return [(next(source) << 8 | next(source)) % self._vocabulary for _ in range(length)]
         return [next(source) % len(WORDS) for _ in range(length)]
 
-    def _delta(self, request: GenerateRequest, index: int, tokens: list[int], *, ends: bool) -> ChoiceDelta:
-        words = prompt_text(request).split() or [""]
+    def _text(self, request: GenerateRequest, tokens: list[int], words: Sequence[str]) -> str:
         if self._vocabulary:
-            text = ""
-        elif self._config.output == "echo":
-            text = "".join(words[token] + " " for token in tokens)
-        else:
-            text = "".join(WORDS[token] + " " for token in tokens)
-        if request.adapter is not None:
-            text = text.upper()
-        return ChoiceDelta(index=index, text=text, token_ids=tokens, finish_reason="length" if ends else None)
+            return ""
+        text = "".join(words[token] + " " for token in tokens)
+        return text if request.adapter is None else text.upper()
 
     def load(self) -> LoadReport:
         """Return the slots in use and the queue, as of now."""
@@ -173,7 +203,8 @@ class SimEngine:
             raise EngineDead(self._dead.message)
 
     async def stop(self, *, drain: float = 0.0) -> None:
-        """Wait up to ``drain`` seconds for requests in flight, then end them with Cancelled."""
+        """Take no more, wait up to ``drain`` seconds for requests in flight, then end them with Cancelled."""
+        self._stopping = True
         if drain > 0 and not self._stopped.is_set():
             try:
                 async with asyncio.timeout(drain):
@@ -181,3 +212,4 @@ class SimEngine:
             except TimeoutError:
                 pass
         self._stopped.set()
+        self._slots.refuse_waiting(self._end)

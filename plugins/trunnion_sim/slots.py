@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from trunnion.errors import Overloaded
+from trunnion.errors import Overloaded, TrunnionError
 
 
 class Slots:
@@ -53,7 +53,7 @@ class Slots:
             if entry in self._queue:
                 self._queue.remove(entry)
                 heapq.heapify(self._queue)
-            elif turn.done() and not turn.cancelled():
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._release()  # the slot was handed over just before the cancellation
             raise
 
@@ -66,6 +66,13 @@ class Slots:
         self.running -= 1
         if self.running == 0:
             self._idle.set()
+
+    def refuse_waiting(self, failure: Callable[[], TrunnionError]) -> None:
+        """End the requests that wait for a slot: nobody may be left to hand them one."""
+        queue, self._queue = self._queue, []
+        for _, _, turn in queue:
+            if not turn.done():
+                turn.set_exception(failure())
 
     async def idle(self) -> None:
         """Wait until nothing runs."""
