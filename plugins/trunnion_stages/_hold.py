@@ -11,7 +11,10 @@ def hold_from(text: str, markers: Sequence[str], firsts: frozenset[str], longest
     ``firsts`` are the markers' first characters and ``longest`` the length of the longest marker.
     """
     size = len(text)
-    for index in range(max(0, size - longest + 1), size):
+    begin = max(size - longest + 1, 0)
+    if firsts.isdisjoint(text[begin:]):
+        return size
+    for index in range(begin, size):
         if text[index] in firsts:
             rest = text[index:]
             for marker in markers:

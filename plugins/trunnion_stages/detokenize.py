@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from trunnion.events import ChoiceDelta, GenerateEvent
 from trunnion.requests import GenerateRequest, TokensPrompt
 from trunnion.stage import StageContext
 
+from ._rebuild import with_choices, with_text
 from ._tokenizers import load_tokenizer, tokenizer_ref
-from ._window import Decode, Window, prime
+from ._window import Window
 from .config import DetokenizeConfig
 
 
@@ -33,16 +35,11 @@ class DetokenizeStage:
         """Return a detokenizer; None if the caller wants token ids alone."""
         if not request.detokenize:
             return None
-        decode = self._backend.decode
-        skip = request.sampling.skip_special_tokens
-
-        def decoded(ids: Sequence[int]) -> str:
-            return decode(ids, skip)  # type: ignore[no-any-return]
-
         prompt = request.prompt
         ids = prompt.token_ids if isinstance(prompt, TokensPrompt) else ()
         ends = _NONE if request.sampling.include_stop_str_in_output else self._special_ids
-        return Detokenizer(decoded, ids, ends=ends, flush=self._flush)
+        window = partial(Window, self._backend, ids, skip_special_tokens=request.sampling.skip_special_tokens)
+        return Detokenizer(window, ends=ends, flush=self._flush)
 
 
 _NONE: Final[frozenset[int]] = frozenset()
@@ -51,33 +48,18 @@ _NONE: Final[frozenset[int]] = frozenset()
 class Detokenizer:
     """Detokenize one request's events; a window over each choice's last tokens."""
 
-    __slots__ = ("_decode", "_ends", "_flush", "_prompt", "_windows", "done")
+    __slots__ = ("_ends", "_flush", "_window", "_windows", "done")
 
-    def __init__(self, decode: Decode, prompt: Sequence[int], *, ends: frozenset[int], flush: bool) -> None:
+    def __init__(self, window: Callable[[], Window], *, ends: frozenset[int], flush: bool) -> None:
         self.done = False
-        self._decode = decode
-        self._prompt = prompt
+        self._window = window
         self._ends = ends
         self._flush = flush
         self._windows: dict[int, Window] = {}
 
     def feed(self, event: GenerateEvent) -> tuple[GenerateEvent]:
         """Return the event with its text."""
-        choices = event.choices
-        if len(choices) == 1:
-            delta = self._delta(choices[0])
-            if delta is choices[0]:
-                return (event,)
-            made: tuple[ChoiceDelta, ...] = (delta,)
-        elif choices:
-            made = tuple([self._delta(choice) for choice in choices])
-        else:
-            return (event,)
-        return (
-            GenerateEvent(
-                choices=made, usage=event.usage, prompt_logprobs=event.prompt_logprobs, handoff=event.handoff
-            ),
-        )
+        return (with_choices(event, [self._delta(choice) for choice in event.choices]),)
 
     def finish(self) -> tuple[GenerateEvent, ...]:
         """Return what was held back for choices that never finished."""
@@ -92,25 +74,24 @@ class Detokenizer:
         window = self._windows.get(index)
         if choice.text or (not ids and (reason is None or window is None)):
             return choice
-        if window is None:
-            window = self._windows[index] = prime(self._decode, self._prompt)
         stop_reason = choice.stop_reason
         if reason == "stop" and ids and self._ends:
             last = ids[-1]
             if last == stop_reason or (stop_reason is None and last in self._ends):
                 ids = ids[:-1]
-        text = window.push(ids)
-        if reason is not None:
+        return with_text(choice, self._text(index, window, ids, last=reason is not None))
+
+    def _text(self, index: int, window: Window | None, ids: Sequence[int], *, last: bool) -> str:
+        if window is None:
+            window = self._window()
+            if last:
+                text = window.whole(ids)
+                if text is not None:
+                    return text
+            self._windows[index] = window
+        text = window.push(ids) if ids else ""
+        if last:
+            del self._windows[index]
             if self._flush:
                 text += window.flush()
-            del self._windows[index]
-        return ChoiceDelta(
-            index=index,
-            text=text,
-            token_ids=choice.token_ids,
-            reasoning=choice.reasoning,
-            tool_calls=choice.tool_calls,
-            logprobs=choice.logprobs,
-            finish_reason=reason,
-            stop_reason=stop_reason,
-        )
+        return text

@@ -9,6 +9,7 @@ from trunnion.requests import GenerateRequest, MessagesPrompt
 from trunnion.stage import StageContext
 
 from ._hold import hold_from
+from ._rebuild import with_choices
 from .config import ReasoningConfig
 
 
@@ -53,15 +54,7 @@ class Reasoning:
 
     def feed(self, event: GenerateEvent) -> Sequence[GenerateEvent]:
         """Return the event with reasoning and text apart."""
-        choices = event.choices
-        made = tuple([self._delta(choice) for choice in choices])
-        if all(new is old for new, old in zip(made, choices, strict=True)):
-            return (event,)
-        return (
-            GenerateEvent(
-                choices=made, usage=event.usage, prompt_logprobs=event.prompt_logprobs, handoff=event.handoff
-            ),
-        )
+        return (with_choices(event, [self._delta(choice) for choice in event.choices]),)
 
     def finish(self) -> Sequence[GenerateEvent]:
         """Return what was held back for choices that never finished."""

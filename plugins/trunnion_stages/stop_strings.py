@@ -10,6 +10,7 @@ from trunnion.requests import GenerateRequest, SamplingParams
 from trunnion.stage import StageContext
 
 from ._hold import hold_from
+from ._rebuild import with_choices, with_text
 
 
 class StopStringsStage:
@@ -61,21 +62,14 @@ class StopStrings:
 
     def feed(self, event: GenerateEvent) -> Sequence[GenerateEvent]:
         """Return the event without what is held back or cut off."""
-        choices = event.choices
-        if not choices:
+        if not event.choices:
             return (event,)
-        made = [delta for choice in choices if (delta := self._delta(choice)) is not None]
+        made = [delta for choice in event.choices if (delta := self._delta(choice)) is not None]
         if self._ended >= self._n and event.usage is None:
             self.done = True
-        if len(made) == len(choices) and all(map(_is, made, choices)):
-            return (event,)
         if not made and event.usage is None and event.prompt_logprobs is None and event.handoff is None:
             return ()
-        return (
-            GenerateEvent(
-                choices=tuple(made), usage=event.usage, prompt_logprobs=event.prompt_logprobs, handoff=event.handoff
-            ),
-        )
+        return (with_choices(event, made),)
 
     def finish(self) -> Sequence[GenerateEvent]:
         """Return the text held back for choices that never finished."""
@@ -102,7 +96,7 @@ class StopStrings:
             stop, begin = match
             self._close(choice, "stop")
             shown = text[old : begin + len(stop)] if self._include else text[:begin]
-            return _changed(delta, shown, "stop", stop)
+            return with_text(delta, shown, stopped_by=stop)
         if self._include:
             choice.text = text[-(self._longest - 1) :] if self._longest > 1 else ""
             self._close(choice, delta.finish_reason)
@@ -114,7 +108,7 @@ class StopStrings:
         else:
             self._close(choice, delta.finish_reason)
             shown = text
-        return delta if shown == new else _changed(delta, shown, delta.finish_reason, delta.stop_reason)
+        return delta if shown == new else with_text(delta, shown)
 
     def _match(self, text: str, old: int) -> tuple[str, int] | None:
         """Return the stop string that is complete first, and where it begins; ties go to the first in the list."""
@@ -131,22 +125,3 @@ class StopStrings:
         if reason is not None:
             choice.finished = True
             self._ended += 1
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
-
-
-def _changed(
-    delta: ChoiceDelta, text: str, finish_reason: FinishReason | None, stop_reason: str | int | None
-) -> ChoiceDelta:
-    return ChoiceDelta(
-        index=delta.index,
-        text=text,
-        token_ids=delta.token_ids,
-        reasoning=delta.reasoning,
-        tool_calls=delta.tool_calls,
-        logprobs=delta.logprobs,
-        finish_reason=finish_reason,
-        stop_reason=stop_reason,
-    )

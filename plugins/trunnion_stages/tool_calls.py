@@ -12,6 +12,7 @@ from ._calls import Found, MakeParser, Parser
 from ._choice import tool_choice
 from ._hermes import HermesParser
 from ._json_calls import JsonParser
+from ._rebuild import with_choices
 from .config import ToolCallsConfig
 
 
@@ -64,15 +65,7 @@ class ToolCalls:
 
     def feed(self, event: GenerateEvent) -> Sequence[GenerateEvent]:
         """Return the event with calls and text apart."""
-        choices = event.choices
-        made = tuple([self._delta(choice) for choice in choices])
-        if all(new is old for new, old in zip(made, choices, strict=True)):
-            return (event,)
-        return (
-            GenerateEvent(
-                choices=made, usage=event.usage, prompt_logprobs=event.prompt_logprobs, handoff=event.handoff
-            ),
-        )
+        return (with_choices(event, [self._delta(choice) for choice in event.choices]),)
 
     def finish(self) -> Sequence[GenerateEvent]:
         """Return what was held back for choices that never finished."""
