@@ -1,0 +1,129 @@
+"""Define the settings of a batch job, the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from trunnion import Bundle, PipelineSpec, StageSpec, get_registry
+from trunnion.spec import PlacementStrategy
+
+BATCH_SIZE: Final = 128
+CALLS: Final = 16
+
+
+class ProcessorConfig(BaseModel):
+    """Say which engine answers the rows, how many replicas of it there are, and how rows are fed to them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    engine: str = Field(description="Name of the engine plugin; `trunnion plugins list` shows them.")
+    model: str | None = Field(default=None, description="Path or name of the model.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="The engine's own settings; `trunnion plugins schema NAME` lists them."
+    )
+    stages: tuple[StageSpec, ...] = Field(
+        default=(), description="Stages that are configured or inserted; the others are planned by themselves."
+    )
+    batch_size: int = Field(
+        default=BATCH_SIZE,
+        ge=1,
+        description="Rows per block that is handed to a replica in one call. Small blocks are joined and large ones "
+        "split first. A failed call repeats its block, and a block's rows come out together.",
+    )
+    max_concurrent_batches: int = Field(
+        default=CALLS,
+        ge=1,
+        description="Blocks in one replica side by side. Times batch_size these are the rows it holds: about eight "
+        "times what the engine runs at once keeps it full when lengths differ.",
+    )
+    max_pending_requests: int | None = Field(
+        default=None, ge=1, description="Requests handed to the engine at once; None hands over every row it holds."
+    )
+    max_tasks_in_flight_per_actor: int | None = Field(
+        default=None, ge=1, description="Blocks assigned to a replica, waiting ones included; half as many again if None."
+    )
+    concurrency: int | tuple[int, int] = Field(
+        default=1, description="Replicas: a fixed number, or the smallest and largest number to scale between."
+    )
+    bundles: tuple[Bundle, ...] | None = Field(
+        default=None, description="What one replica takes, instead of what the engine's plugin says."
+    )
+    strategy: PlacementStrategy | None = Field(
+        default=None, description="How several bundles are placed, instead of what the engine's plugin says."
+    )
+    accelerator_type: str | None = Field(
+        default=None, description='Accelerator the nodes must have, such as "A10G"; None or "CPU" for any node.'
+    )
+    runtime_env: dict[str, Any] | None = Field(default=None, description="Ray runtime environment of the replicas.")
+    sampling: dict[str, Any] = Field(
+        default_factory=dict, description="Sampling parameters where a row sets none; a row's own keys win one by one."
+    )
+    adapter: str | None = Field(default=None, description="LoRA adapter of rows that name no model.")
+    adapter_root: str | None = Field(
+        default=None,
+        description="Folder with a LoRA adapter in each subfolder, loaded when a row first names it. The empty string "
+        "takes what the row says as path or Hub name. None: only adapters declared in the engine's settings.",
+    )
+    base_models: tuple[str, ...] = Field(
+        default=(), description="Names in the model column that mean the base model, beside `model` itself."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Other names for the input columns, such as {'prompt': 'text'}; an empty name switches one off.",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Variables of the chat template; a row's own win."
+    )
+    on_error: Literal["row", "raise"] = Field(
+        default="row",
+        description="row: a row that fails keeps its columns and gets an `error`. raise: the first error ends the job.",
+    )
+    split_blocks: bool = Field(
+        default=True, description="Cut the dataset into blocks of batch_size rows first; off if its blocks fit already."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.replicas
+        if not 1 <= low <= high:
+            msg = f"concurrency must be a positive number or (min, max) with 1 <= min <= max, not {self.concurrency!r}"
+            raise ValueError(msg)
+        flight = self.max_tasks_in_flight_per_actor
+        if flight is not None and flight < self.max_concurrent_batches:
+            msg = (
+                f"max_tasks_in_flight_per_actor ({flight}) is less than max_concurrent_batches "
+                f"({self.max_concurrent_batches}), so that many calls can never run; raise the one or lower the other"
+            )
+            raise ValueError(msg)
+        if self.bundles is not None and not self.bundles:
+            msg = "bundles is empty; give at least one, or None for what the engine's plugin says"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def replicas(self) -> tuple[int, int]:
+        """Return the smallest and the largest number of replicas."""
+        return (self.concurrency, self.concurrency) if isinstance(self.concurrency, int) else self.concurrency
+
+    def pipeline_spec(self) -> PipelineSpec:
+        """Return what crosses to the replicas, validated by the engine's plugin.
+
+        Raises:
+            ConfigError: A setting of the engine is unknown or wrong.
+            PluginError: The engine cannot be used here.
+        """
+        registry = get_registry()
+        spec = registry.engine_spec(self.engine, self.model, self.config)
+        return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy)
+
+    def row_options(self) -> Mapping[str, Any]:
+        """Return the keyword arguments of :class:`trunnion.rows.RowOptions`, as plain values."""
+        names = (self.model, *self.base_models)
+        return {
+            "sampling": self.sampling,
+            "adapter": self.adapter,
+            "base_models": frozenset(name for name in names if name),
+            "chat_template_kwargs": self.chat_template_kwargs or None,
+        }

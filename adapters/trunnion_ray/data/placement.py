@@ -1,0 +1,76 @@
+"""Place replicas: what the engine takes becomes the resources of an actor, or a placement group around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import ray
+from trunnion import PipelineSpec, Resources, get_registry
+
+from .config import ProcessorConfig
+
+_PLACE_SECONDS: Final = 600.0
+
+
+def resources_of(config: ProcessorConfig, spec: PipelineSpec) -> Resources:
+    """Return what one replica takes: the plugin's word, with what the job says in its place."""
+    resources = get_registry(spec.policy).resources(spec.engine)
+    if config.bundles is not None:
+        resources = replace(resources, bundles=config.bundles)
+    if config.strategy is not None:
+        resources = replace(resources, strategy=config.strategy)
+    kind = config.accelerator_type
+    if kind is not None and kind.upper() != "CPU":
+        bundles = tuple(replace(bundle, accelerator_type=kind) for bundle in resources.bundles)
+        resources = replace(resources, bundles=bundles)
+    return resources
+
+
+def placement(resources: Resources) -> dict[str, Any]:
+    """Return the arguments of ``map_batches`` that place an actor.
+
+    One bundle is asked for by the actor itself: with one CPU and no GPU, reading and mapping before it run inside the
+    actor. Several bundles, or workers that Ray places, get a placement group per actor.
+    """
+    if len(resources.bundles) > 1 or resources.workers == "ray":
+        return {"num_cpus": 0, "ray_remote_args_fn": grouped(resources)}
+    bundle = resources.bundles[0]
+    arguments: dict[str, Any] = {"num_cpus": bundle.cpu}
+    if bundle.gpu:
+        arguments["num_gpus"] = bundle.gpu
+    if bundle.memory:
+        arguments["memory"] = bundle.memory
+    if bundle.accelerator_type:
+        arguments["accelerator_type"] = bundle.accelerator_type
+    if bundle.custom:
+        arguments["resources"] = dict(bundle.custom)
+    return arguments
+
+
+def grouped(resources: Resources) -> Callable[[], dict[str, Any]]:
+    """Return the function that makes a placement group for each actor; the actor removes it when it ends."""
+    bundles, strategy = [bundle.to_ray() for bundle in resources.bundles], resources.strategy
+
+    def place() -> dict[str, Any]:
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        group = ray.util.placement_group(bundles, strategy=strategy)
+        return {
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+        }
+
+    return place
+
+
+def describe(resources: Resources) -> str:
+    """Put the resources of one replica into a few words."""
+    bundles = resources.bundles
+    first = bundles[0]
+    parts = [f"{first.cpu:g} CPU"] if first.cpu else []
+    parts += [f"{first.gpu:g} GPU"] if first.gpu else []
+    text = " + ".join(parts) or "no CPU"
+    if len(bundles) > 1 or resources.workers == "ray":
+        return f"a placement group of {len(bundles)} x {text}, {resources.strategy}"
+    return text

@@ -1,0 +1,73 @@
+"""Reach what Ray Serve keeps private; no other module of this package does.
+
+Written against Ray 2.60; used with 2.54 <= ray < 2.62. What is missing in a version reads as "not there".
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import ray
+from ray.serve._private import constants
+
+CONTROLLER_NAME: str = constants.SERVE_CONTROLLER_NAME
+NAMESPACE: str = constants.SERVE_NAMESPACE
+
+
+def process_has_haproxy() -> bool:
+    """Tell whether this process was started with HAProxy mode on: inside a replica, the truth about its cluster."""
+    return bool(getattr(constants, "RAY_SERVE_ENABLE_HA_PROXY", False))
+
+
+def process_has_own_thread() -> bool:
+    """Tell whether replicas of this process's environment run user code on a thread of its own."""
+    return bool(getattr(constants, "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", True))
+
+
+def haproxy_is_installed() -> bool:
+    """Tell whether this Ray knows HAProxy mode and a HAProxy binary can be found."""
+    try:
+        from ray.serve._private.haproxy import get_haproxy_binary
+    except ImportError:
+        return False
+    try:
+        return bool(get_haproxy_binary())
+    except Exception:  # noqa: BLE001 - Ray raises several kinds; they all mean that there is none
+        return False
+
+
+def running_controller() -> Any | None:
+    """Return the handle of the cluster's Serve controller, or None where Serve does not run."""
+    try:
+        return ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def controller_has_haproxy() -> bool:
+    """Tell whether the running Serve routes through HAProxy, by the class of its proxy actors."""
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == NAMESPACE and "SERVE_PROXY_ACTOR" in actor["name"]:
+            handle = ray.get_actor(actor["name"], namespace=NAMESPACE)
+            descriptor = handle._ray_actor_creation_function_descriptor  # noqa: SLF001
+            if "HAProxy" in str(descriptor.class_name):
+                return True
+    return False
+
+
+def running_http_address() -> tuple[str, int]:
+    """Return host and port that the running Serve was started with."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    options = client.http_config
+    return str(options.host), int(options.port)
+
+
+def deployment_option_names() -> frozenset[str]:
+    """Return the names that ``Deployment.options`` takes."""
+    from ray.serve.deployment import Deployment
+
+    names = inspect.signature(Deployment.options).parameters
+    return frozenset(name for name in names if not name.startswith("_") and name not in ("self", "func_or_class"))

@@ -1,0 +1,129 @@
+"""Build Ray Serve applications of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+from ray import serve
+from ray.serve import Application
+
+from trunnion.errors import ConfigError
+from trunnion.plugin import PluginConfig
+from trunnion.registry import validate_config
+from trunnion_http import HTTPSettings
+
+from .config import GatewayConfig, ModelConfig, Topology
+from .gateway import Gateway
+from .options import adapter_names, deployment_name, deployment_options, pipeline_spec
+from .remote_model import ModelCard
+from .replica import ModelReplica, ReplicaSpec
+from .routing import request_router_config
+
+
+class AppConfig(PluginConfig):
+    """Describe a whole application: what ``args`` of a Serve config file hold."""
+
+    models: tuple[ModelConfig, ...] = Field(min_length=1, description="The models to serve.")
+    topology: Topology = Field(default="auto", description="auto: gateway for several models, else without.")
+    http: HTTPSettings = Field(default_factory=HTTPSettings, description="Limits and keys of the HTTP surface.")
+    gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="How the gateway is deployed.")
+
+
+def build_application(config: AppConfig) -> Application:
+    """Build the application.
+
+    Raises:
+        ConfigError: The topology does not fit the models, or an engine refuses its configuration.
+        PluginError: An engine cannot be used here.
+    """
+    names = [model.name for model in config.models]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"two models are named {twice!r}; give one of them another name", param="models")
+    topology = config.topology
+    if topology in ("direct", "proxy") and len(names) > 1:
+        msg = f"the {topology} topology serves one model per application, not {len(names)}; use 'gateway'"
+        raise ConfigError(msg, param="topology")
+    if topology == "gateway" or len(names) > 1:
+        return gateway_application(
+            [(card_of(model), model_application(model, config.http)) for model in config.models],
+            config.http,
+            config.gateway,
+        )
+    model = config.models[0]
+    if model.router is not None:
+        msg = "router: replicas are chosen by HAProxy or Serve's proxy in this topology; use topology='gateway'"
+        raise ConfigError(msg, param="router")
+    return model_application(model, config.http, ingress=True, topology=topology)
+
+
+def card_of(config: ModelConfig) -> ModelCard:
+    """Return what the gateway must know of a model."""
+    return ModelCard(name=config.name, adapters=adapter_names(pipeline_spec(config)))
+
+
+def model_application(
+    config: ModelConfig,
+    http: HTTPSettings | None = None,
+    *,
+    ingress: bool = False,
+    topology: Topology = "auto",
+    options: Mapping[str, Any] | None = None,
+) -> Application:
+    """Bind one model's deployment.
+
+    Args:
+        config: The model.
+        http: Limits and keys of the HTTP surface.
+        ingress: Whether the replicas answer HTTP themselves; otherwise they are reached by handle.
+        topology: What was wished for, so that the replica can say if it came otherwise.
+        options: Options of the deployment that win over the configuration's.
+    """
+    spec = pipeline_spec(config)
+    merged = {"name": deployment_name(config.name), **deployment_options(config, spec), **(options or {})}
+    if "num_replicas" in (options or {}) and "autoscaling_config" not in (options or {}):
+        merged.pop("autoscaling_config", None)
+    if "autoscaling_config" in (options or {}) and "num_replicas" not in (options or {}):
+        merged.pop("num_replicas", None)
+    if config.router is not None:
+        merged["request_router_config"] = request_router_config(config.router)
+    replica = ReplicaSpec(name=config.name, pipeline=spec, http=http or HTTPSettings(), topology=topology)
+    cls: Any = serve.ingress()(ModelReplica) if ingress else ModelReplica
+    return serve.deployment(cls).options(**merged).bind(replica)  # type: ignore[no-any-return]
+
+
+def gateway_application(
+    models: Sequence[tuple[ModelCard, Application]],
+    http: HTTPSettings | None = None,
+    gateway: GatewayConfig | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Application:
+    """Bind a gateway in front of model deployments."""
+    gateway = gateway or GatewayConfig()
+    merged: dict[str, Any] = {
+        "name": "gateway",
+        "num_replicas": gateway.num_replicas,
+        "ray_actor_options": dict(gateway.ray_actor_options),
+        "max_ongoing_requests": gateway.max_ongoing_requests,
+        "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
+        **(options or {}),
+    }
+    if "autoscaling_config" in merged and "num_replicas" not in (options or {}):
+        merged.pop("num_replicas")
+    cls: Any = serve.ingress()(Gateway)
+    cards, apps = [card for card, _ in models], [app for _, app in models]
+    return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings())  # type: ignore[no-any-return]
+
+
+def read_models(models: Sequence[ModelConfig | Mapping[str, Any]]) -> tuple[ModelConfig, ...]:
+    """Validate model configurations given as values or as mappings. Raises :class:`ConfigError` naming the key."""
+    read: list[ModelConfig] = []
+    for index, model in enumerate(models):
+        valid = model
+        if not isinstance(valid, ModelConfig):
+            valid = validate_config(ModelConfig, dict(model), where=f"models[{index}]")  # type: ignore[assignment]
+        assert isinstance(valid, ModelConfig)
+        read.append(valid)
+    return tuple(read)

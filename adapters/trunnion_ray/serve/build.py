@@ -1,0 +1,63 @@
+"""Build an application of whatever describes models: our configurations, or those of Ray's LLM modules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray.serve import Application
+
+from trunnion.errors import ConfigError
+from trunnion.registry import validate_config
+from trunnion_http import HTTPSettings
+
+from .application import AppConfig, build_application, read_models
+from .config import GatewayConfig, ModelConfig, Topology
+
+
+def build_openai_app(
+    models: Any,
+    *,
+    topology: Topology | None = None,
+    http: HTTPSettings | None = None,
+    gateway: GatewayConfig | None = None,
+) -> Application:
+    """Build a Ray Serve application that answers OpenAI's API.
+
+    Args:
+        models: What to serve: a sequence of :class:`ModelConfig` (or mappings of its fields), an :class:`AppConfig`
+            (or a mapping of its fields, with the key ``models``).
+        topology: "auto" serves one model from the engine's own replica and several through a gateway. What stands
+            before the replica, HAProxy (*direct*) or Serve's own proxy, is decided where Serve starts: see
+            :func:`trunnion_ray.serve.run`.
+        http: Limits and keys of the HTTP surface.
+        gateway: How the gateway before several models is deployed.
+
+    Raises:
+        ConfigError: A configuration is wrong; ``param`` names the key.
+        PluginError: An engine cannot be used here.
+    """
+    given = {"topology": topology, "http": http, "gateway": gateway}
+    further = {key: value for key, value in given.items() if value is not None}
+    if isinstance(models, AppConfig):
+        config = models.model_copy(update=further)
+    elif isinstance(models, ModelConfig):
+        config = AppConfig(models=(models,), **further)
+    elif isinstance(models, Mapping):
+        data = {**models, **further}
+        data["models"] = read_models(data.get("models") or ())
+        config = validate_config(AppConfig, data, where="the application")  # type: ignore[assignment]
+    elif isinstance(models, Sequence) and not isinstance(models, str):
+        data = {"models": read_models(models), **further}
+        config = validate_config(AppConfig, data, where="the application")  # type: ignore[assignment]
+    else:
+        msg = f"build_openai_app takes model configurations, not {type(models).__name__}"
+        raise ConfigError(msg, param="models")
+    return build_application(config)
+
+
+# Serve's config files call a builder that takes exactly one parameter; the keywords are for Python alone.
+build_openai_app.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [inspect.Parameter("models", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+)

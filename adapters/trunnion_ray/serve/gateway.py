@@ -1,0 +1,179 @@
+"""Stand in front of several models: read the model's name once, and relay requests and responses as bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from trunnion.errors import InvalidArgument, TrunnionError
+from trunnion_http import App, HTTPSettings, ModelDirectory, create_app
+from trunnion_http.call import Call, ClientGone
+
+from .errors import unwrap
+from .relay import Head, RelayedRequest, Response, RouteHints
+from .remote_model import ModelCard, RemoteModel
+from .topology import describe_gateway
+
+_log = logging.getLogger("trunnion.serve")
+
+RELAYED: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+"""Paths whose requests go to the model's replica."""
+_BODY: Final = "http.response.body"
+_PREFIX_BYTES: Final = 16_384
+"""Bytes of the prompt that a router may look at."""
+_LEARN_PERIOD: Final = 0.5
+
+
+class _Peek(msgspec.Struct):
+    """Read of a body what routing needs; everything else is skipped, not decoded."""
+
+    model: str | None = None
+    stream: bool | None = None
+    messages: msgspec.Raw = msgspec.Raw(b"")
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    prompt_cache_key: str | None = None
+
+
+_peek = msgspec.json.Decoder(_Peek).decode
+
+
+class GatewayApp:
+    """Answer the small GETs itself, and relay the rest."""
+
+    def __init__(self, models: Sequence[RemoteModel], settings: HTTPSettings) -> None:
+        self._models = ModelDirectory(models)
+        self._settings = settings
+        self.app: App = create_app(self._models, settings)
+        self.app.notes.update(describe_gateway())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":  # the request id header is Serve's own to set
+                message["headers"] = [line for line in message["headers"] if line[0] != b"x-request-id"]
+            await send(message)
+
+        path: str = scope["path"]
+        root = scope.get("root_path")
+        if root and path.startswith(root):
+            path = path[len(root) :]
+        if scope["method"] == "POST" and path.rstrip("/") in RELAYED:
+            await self._relay(Call(scope, receive, sending, dict(scope["headers"])), path)
+        else:
+            await self.app(scope, receive, sending)
+
+    async def _relay(self, call: Call, path: str) -> None:
+        try:
+            model, request, streaming = self._read(call, path, await call.body(self._settings))
+            call.watch(self.app.watch)
+            if streaming:
+                await _pass_stream(call, model, request)
+            else:
+                await _pass_whole(call, model, request)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            if call.flight is None or not call.flight.gone:
+                raise
+            call.flight.task.uncancel()
+        except TrunnionError as error:
+            await call.fail(error)
+        except Exception as error:
+            _log.exception("relaying a request failed")
+            await call.fail(unwrap(error))
+        finally:
+            if call.flight is not None:
+                self.app.watch.leave(call.flight)
+
+    def _read(self, call: Call, path: str, body: bytes) -> tuple[RemoteModel, RelayedRequest, bool]:
+        try:
+            peek = _peek(body)
+        except msgspec.ValidationError as error:
+            raise InvalidArgument(f"the request body is not what {path} takes: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidArgument(f"the request body is not valid JSON: {error}") from error
+        handle, adapter = self._models.resolve(peek.model)
+        assert isinstance(handle, RemoteModel)
+        session = peek.prompt_cache_key
+        if session is None and b"x-session-id" in call.headers:
+            session = call.headers[b"x-session-id"].decode("latin-1")
+        hints = RouteHints(
+            model=handle.name,
+            adapter=adapter,
+            session=session,
+            prefix=bytes(peek.messages or peek.prompt)[:_PREFIX_BYTES].decode("utf-8", "replace"),
+        )
+        scope = call.scope
+        request = RelayedRequest(
+            method=scope["method"],
+            path=path,
+            query=scope.get("query_string", b""),
+            headers=[(bytes(name), bytes(value)) for name, value in scope["headers"]],
+            body=body,
+            hints=hints,
+        )
+        return handle, request, bool(peek.stream)
+
+
+async def _pass_whole(call: Call, model: RemoteModel, request: RelayedRequest) -> None:
+    answer = model.whole.relay.remote(request)
+    try:
+        response: Response = await answer
+    except asyncio.CancelledError:
+        answer.cancel()
+        raise
+    call.started = call.finished = True
+    head = response.head
+    await call.send({"type": "http.response.start", "status": head.status, "headers": head.headers})
+    await call.send({"type": _BODY, "body": response.body, "more_body": False})
+
+
+async def _pass_stream(call: Call, model: RemoteModel, request: RelayedRequest) -> None:
+    pieces = model.streaming.relay_stream.remote(request)
+    done = False
+    try:
+        async for piece in pieces:
+            if isinstance(piece, Head):
+                call.started = True
+                await call.send({"type": "http.response.start", "status": piece.status, "headers": piece.headers})
+            else:
+                await call.send({"type": _BODY, "body": piece, "more_body": True})
+        done = True
+    finally:
+        if not done:
+            pieces.cancel()
+    call.finished = True
+    await call.send({"type": _BODY, "body": b"", "more_body": False})
+
+
+class Gateway:
+    """Be the ingress deployment in front of several model deployments."""
+
+    async def __init__(self, cards: Sequence[ModelCard], handles: Sequence[Any], settings: HTTPSettings) -> None:
+        self._models = [RemoteModel(card, handle) for card, handle in zip(cards, handles, strict=True)]
+        self._app = GatewayApp(self._models, settings)
+        self._learning = [asyncio.get_running_loop().create_task(_learn(model)) for model in self._models]
+
+    def __serve_build_asgi_app__(self) -> GatewayApp:
+        return self._app
+
+    async def __del__(self) -> None:
+        for task in getattr(self, "_learning", ()):
+            task.cancel()
+
+
+async def _learn(model: RemoteModel) -> None:
+    """Ask until a replica of the model answers: then it is ready, and its context length is known."""
+    while not model.ready:
+        with contextlib.suppress(TrunnionError):
+            await model.learn()
+        await asyncio.sleep(_LEARN_PERIOD)

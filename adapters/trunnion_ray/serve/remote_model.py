@@ -1,0 +1,112 @@
+"""See a model deployment from the gateway: its name, what is known of its engine, and two ways to send requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from trunnion.engine import Embedding, EngineInfo
+from trunnion.errors import InternalError, Transient
+from trunnion.events import GenerateEvent
+from trunnion.requests import GenerateRequest, Prompt
+
+from .errors import unwrap
+
+_PATIENCE: Final = 5.0
+"""Seconds to wait for a replica that is asked how it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """Say of a model what is known before its engine has started."""
+
+    name: str
+    adapters: tuple[str, ...] = ()
+
+
+class RemoteModel:
+    """Reach one model deployment by its handle; a :class:`trunnion_http.ModelHandle`."""
+
+    def __init__(self, card: ModelCard, handle: Any) -> None:
+        self.card = card
+        self.whole = handle
+        self.streaming = handle.options(stream=True)
+        self._info: EngineInfo | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the served name."""
+        return self.card.name
+
+    @property
+    def info(self) -> EngineInfo | None:
+        """Return the engine's description; None until a replica was seen running."""
+        return self._info
+
+    @property
+    def adapters(self) -> Collection[str]:
+        """Return the declared adapters."""
+        return self.card.adapters
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether a replica was seen running."""
+        return self._info is not None
+
+    async def learn(self) -> EngineInfo:
+        """Ask a replica for the engine's description, once.
+
+        Raises:
+            Transient: No replica answered in time.
+        """
+        if self._info is None:
+            response = self.whole.describe.remote()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    self._info = await response
+            except TimeoutError as error:
+                response.cancel()
+                raise Transient(f"no replica of {self.name!r} is running yet", param="model") from error
+            except Exception as error:
+                raise unwrap(error) from error
+        return self._info
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """Yield the events of one request that the replica runs."""
+        response = self.streaming.generate.remote(request)
+        try:
+            async for event in response:
+                yield event
+        except Exception as error:
+            raise unwrap(error) from error
+        finally:
+            response.cancel()
+
+    async def embed(
+        self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
+    ) -> list[Embedding]:
+        """Return one embedding per prompt, in order."""
+        try:
+            found: list[Embedding] = await self.whole.embed.remote(
+                list(prompts), dimensions=dimensions, adapter=adapter
+            )
+        except Exception as error:
+            raise unwrap(error) from error
+        return found
+
+    async def check_health(self) -> None:
+        """Ask a replica. Raises what it reports, or :class:`Transient` if none answers."""
+        await self.learn()
+        response = self.whole.failing.remote()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                failure = await response
+        except TimeoutError as error:
+            response.cancel()
+            raise Transient(f"no replica of {self.name!r} answers") from error
+        except Exception as error:
+            raise unwrap(error) from error
+        if failure is not None:
+            raise failure if isinstance(failure, Exception) else InternalError(str(failure))

@@ -1,0 +1,199 @@
+"""Hold one engine and answer for it: over HTTP, to a gateway, and to Python callers with a deployment handle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncGenerator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from trunnion.completion import Completion
+from trunnion.engine import Embedding, EngineInfo, LoadReport, ProbesHealth
+from trunnion.errors import EngineDead, TrunnionError
+from trunnion.events import GenerateEvent
+from trunnion.pipeline import Pipeline
+from trunnion.requests import GenerateRequest, Prompt
+from trunnion.spec import PipelineSpec
+from trunnion_http import App, HTTPSettings, PipelineModel, create_app
+
+from .config import Topology
+from .reaper import Reaper
+from .relay import Head, RelayedRequest, Response, respond, stream
+from .topology import describe_replica
+
+_log = logging.getLogger("trunnion.serve")
+_LAST_WORDS: Final = 1.0
+"""Seconds a replica with a dead engine has left, for the answers that say so."""
+_STOP_LIMIT: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSpec:
+    """Say what a replica holds; all that crosses to it."""
+
+    name: str
+    pipeline: PipelineSpec
+    http: HTTPSettings = field(default_factory=HTTPSettings)
+    topology: Topology = "auto"
+
+
+class ReplicaApp:
+    """Pass HTTP on to the app, under Serve's conventions: the request id header is Serve's own to set."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [line for line in message["headers"] if line[0] != b"x-request-id"]
+            await send(message)
+
+        await self.app(scope, receive, sending)
+
+
+class ModelReplica:
+    """Run one pipeline on the event loop that also answers HTTP.
+
+    As the ingress of an application it serves the OpenAI API itself; behind a gateway it is sent raw requests through
+    :meth:`relay` and :meth:`relay_stream`. Methods for Python callers: :meth:`generate` (a stream), :meth:`complete`,
+    :meth:`embed`, :meth:`load`, :meth:`describe`, :meth:`explain`.
+    """
+
+    async def __init__(self, spec: ReplicaSpec) -> None:
+        _log_to_stderr()
+        self._spec = spec
+        self._leaving: asyncio.Task[None] | None = None
+        self._reaper = Reaper()
+        self._pipeline = Pipeline(spec.pipeline)
+        self._reaper.start()
+        try:
+            await self._pipeline.start()
+        except BaseException:
+            self._reaper.close()
+            raise
+        self._reaper.settle()
+        self._app = create_app([PipelineModel(spec.name, self._pipeline)], spec.http)
+        self._app.notes.update(describe_replica(spec.topology))
+        _log.info("serving %r: %s", spec.name, self._app.notes)
+
+    def __serve_build_asgi_app__(self) -> ReplicaApp:
+        return ReplicaApp(self._app)
+
+    async def check_health(self) -> None:
+        """Raise :class:`EngineDead` if the engine died, and let the replica end soon after.
+
+        A dead engine never comes back. Serve would restart the replica after three failed looks; a replica that ends
+        by itself is replaced at once.
+        """
+        self._reaper.refresh()
+        engine = self._pipeline.engine
+        if not isinstance(engine, ProbesHealth):
+            return
+        try:
+            await engine.check_health()
+        except EngineDead as error:
+            if self._leaving is None:
+                _log.error("the engine of %r died, the replica will be replaced: %s", self._spec.name, error)  # noqa: TRY400
+                self._app.draining = True
+                self._leaving = asyncio.get_running_loop().create_task(self._leave())
+            raise
+
+    async def _leave(self) -> None:
+        await asyncio.sleep(_LAST_WORDS)
+        try:
+            async with asyncio.timeout(_STOP_LIMIT):
+                await self._stop()
+        except Exception:
+            _log.exception("the dead engine of %r could not be stopped", self._spec.name)
+        os._exit(1)  # the watcher takes what the engine left behind
+
+    async def _stop(self) -> None:
+        await self._pipeline.stop()
+        self._reaper.close()
+
+    async def __del__(self) -> None:
+        """Stop the engine. Serve calls this once the requests in flight are done or their time is up."""
+        if getattr(self, "_app", None) is not None:
+            self._app.draining = True
+            await self._stop()
+
+    async def relay(self, request: RelayedRequest) -> Response:
+        """Answer a relayed request whole."""
+        return await respond(self._app, request)
+
+    async def relay_stream(self, request: RelayedRequest) -> AsyncGenerator[Head | bytes, None]:
+        """Answer a relayed request piece by piece: first the head, then bytes."""
+        answer = stream(self._app, request)
+        try:
+            async for piece in answer:
+                yield piece
+        finally:
+            await answer.aclose()
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """Yield the events of one request. Call it with ``handle.options(stream=True)``."""
+        events = self._pipeline.generate(request)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+    async def complete(self, request: GenerateRequest) -> Completion:
+        """Run one request and return everything it produced."""
+        return await self._pipeline.complete(request)
+
+    async def embed(
+        self, prompts: list[Prompt], *, dimensions: int | None = None, adapter: str | None = None
+    ) -> list[Embedding]:
+        """Return one embedding per prompt, in order."""
+        return await self._pipeline.embed(prompts, dimensions=dimensions, adapter=adapter)
+
+    async def load(self) -> LoadReport | None:
+        """Return the engine's load; None if it reports none."""
+        return self._pipeline.load()
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """Return the load for routers; Serve asks now and then."""
+        load = self._pipeline.load()
+        if load is None:
+            return {}
+        return {"running": load.running, "waiting": load.waiting, "written": time.time()}
+
+    async def describe(self) -> EngineInfo:
+        """Return the engine's description."""
+        return self._pipeline.info
+
+    async def explain(self) -> str:
+        """Describe engine and plan in words."""
+        return self._pipeline.explain()
+
+    async def failing(self) -> TrunnionError | None:
+        """Return why the engine is unhealthy; None if it is not."""
+        engine = self._pipeline.engine
+        try:
+            if isinstance(engine, ProbesHealth):
+                await engine.check_health()
+        except TrunnionError as error:
+            return error
+        return None
+
+
+def _log_to_stderr() -> None:
+    """Let Trunnion's own messages reach the replica's log, unless the application has set logging up."""
+    logger = logging.getLogger("trunnion")
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)

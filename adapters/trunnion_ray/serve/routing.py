@@ -1,0 +1,118 @@
+"""Let a Trunnion router order the replicas inside Ray Serve's request-router interface."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ray.serve.config import RequestRouterConfig
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from trunnion.engine import LoadReport
+from trunnion.registry import get_registry
+from trunnion.requests import GenerateRequest, TextPrompt
+from trunnion.router import Candidate, Router
+
+from .config import RouterConfig
+from .relay import RelayedRequest
+
+_BOUND: Final = 100_000
+"""Requests in flight whose end is awaited; the oldest beyond it are forgotten."""
+
+
+def request_router_config(config: RouterConfig) -> RequestRouterConfig:
+    """Return Serve's configuration for a router plugin, having checked that it can be built.
+
+    Raises:
+        ConfigError: The router refuses its configuration.
+        PluginError: The router cannot be used here.
+    """
+    get_registry().build_router(config.router, config.config)
+    return RequestRouterConfig(
+        request_router_class="trunnion_ray.serve.routing:TrunnionRequestRouter",
+        request_router_kwargs={"router": config.router, "config": config.config},
+        request_routing_stats_period_s=1.0,
+    )
+
+
+class TrunnionRequestRouter(RequestRouter):  # type: ignore[misc]
+    """Rank the replicas by a router plugin. Each group has one member, so that Serve keeps the order."""
+
+    def initialize_state(self, *, router: str, config: dict[str, Any]) -> None:
+        """Build the router. Serve calls this once in every process that holds a handle."""
+        self._router: Router = get_registry().build_router(router, config)
+        self._in_flight: dict[str, int] = {}
+        self._sent: OrderedDict[str, tuple[GenerateRequest, str]] = OrderedDict()
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        """Return the replicas, the best first."""
+        request = _request_of(pending_request)
+        replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
+        ranking = self._router.rank(request, [self._candidate(r) for r in candidate_replicas])
+        return [[replicas[candidate.id]] for group in ranking.groups for candidate in group.candidates]
+
+    def _candidate(self, replica: RunningReplica) -> Candidate:
+        unique = replica.replica_id.unique_id
+        load, age = _load_of(replica.routing_stats)
+        return Candidate(id=unique, in_flight=self._in_flight.get(unique, 0), load=load, load_age=age)
+
+    def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:  # noqa: ARG002
+        """Count the request, and tell the router."""
+        unique = replica_id.unique_id
+        self._in_flight[unique] = self._in_flight.get(unique, 0) + 1
+        request = _request_of(pending_request)
+        self._sent[pending_request.metadata.internal_request_id] = (request, unique)
+        if len(self._sent) > _BOUND:
+            self._ended(self._sent.popitem(last=False)[1])
+        self._router.routed(request, Candidate(id=unique))
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:  # noqa: ARG002
+        """Release the request; Serve calls this however it ended."""
+        entry = self._sent.pop(internal_request_id, None)
+        if entry is not None:
+            self._ended(entry)
+
+    def _ended(self, entry: tuple[GenerateRequest, str]) -> None:
+        request, unique = entry
+        left = self._in_flight.get(unique, 1) - 1
+        self._in_flight[unique] = max(left, 0)
+        self._router.completed(request, Candidate(id=unique), ok=True)
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Take the current replicas, and forget those that are gone."""
+        super().update_replicas(replicas)
+        alive = {replica.replica_id.unique_id for replica in replicas}
+        self._in_flight = {unique: count for unique, count in self._in_flight.items() if unique in alive}
+        for key in [key for key, (_, unique) in self._sent.items() if unique not in alive]:
+            del self._sent[key]
+        self._router.replicas_changed([Candidate(id=unique) for unique in sorted(alive)])
+
+
+def _request_of(pending: PendingRequest | None) -> GenerateRequest:
+    """Return what the router may know of a request: hints of the gateway, or the request of a Python caller."""
+    args: Sequence[Any] = () if pending is None else pending.args
+    first = args[0] if args else None
+    if isinstance(first, GenerateRequest):
+        return first
+    hints = first.hints if isinstance(first, RelayedRequest) else None
+    if hints is None:
+        return GenerateRequest(prompt=TextPrompt(text=""), request_id="")
+    return GenerateRequest(
+        prompt=TextPrompt(text=hints.prefix),
+        request_id="",
+        model=hints.model,
+        adapter=hints.adapter,
+        session=hints.session,
+    )
+
+
+def _load_of(stats: dict[str, Any] | None) -> tuple[LoadReport | None, float | None]:
+    """Read the load that a replica recorded; ages are by the wall clock, for replicas may be on other machines."""
+    if not stats or "running" not in stats:
+        return None, None
+    report = LoadReport(running=stats["running"], waiting=stats["waiting"], timestamp=time.monotonic())
+    return report, max(0.0, time.time() - stats["written"])

@@ -1,0 +1,89 @@
+"""Run an application on Ray Serve in the best topology that can be had, and say which and why."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from trunnion.errors import ConfigError
+
+from . import _ray_private
+from .config import Topology
+from .topology import serve_options
+
+_log = logging.getLogger("trunnion.serve")
+
+
+def run(
+    app: Application,
+    *,
+    topology: Topology = "auto",
+    host: str | None = None,
+    port: int | None = None,
+    name: str = "default",
+    route_prefix: str | None = "/",
+    blocking: bool = False,
+    **options: Any,
+) -> DeploymentHandle[Any]:
+    """Start Serve if it does not run yet, then run the application.
+
+    ``ray.serve.run(app)`` works as well, in the topology the cluster was started for; this function starts Serve
+    such that the direct topology can be had.
+
+    Args:
+        app: What :func:`build_openai_app` returned, or any application of these deployments.
+        topology: "auto" takes HAProxy where it can be had; "direct" insists on it; "proxy" does without.
+        host: Address to listen on, 127.0.0.1 if unset. What a running Serve listens on cannot be changed.
+        port: Port to listen on, 8000 if unset.
+        name: The application's name.
+        route_prefix: Path under which the application answers.
+        blocking: Stay here until Ctrl-C.
+        **options: Further arguments of ``ray.serve.run``.
+
+    Raises:
+        ConfigError: The direct topology was asked for by name and cannot be had.
+    """
+    ensure_serve(topology, host=host, port=port)
+    return serve.run(app, name=name, route_prefix=route_prefix, blocking=blocking, **options)  # type: ignore[no-any-return]
+
+
+def ensure_serve(topology: Topology = "auto", *, host: str | None = None, port: int | None = None) -> str:
+    """Start Serve for a topology, or look at the one that runs; return "direct" or "proxy", what it offers.
+
+    Raises:
+        ConfigError: Serve runs already, and not with what was asked for by name.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        ray.init()
+    if _ray_private.running_controller() is None:
+        start = serve_options(topology, host=host or "127.0.0.1", port=port or 8000)
+        serve.start(**start)
+        offered = "direct" if "controller_options" in start else "proxy"
+        why = "HAProxy is there" if offered == "direct" else "asked for" if topology == "proxy" else "no HAProxy"
+        _log.info("Serve was started for the %s topology: %s", offered, why)
+        return offered
+    offered = "direct" if _ray_private.controller_has_haproxy() else "proxy"
+    if topology == "direct" and offered != "direct":
+        msg = (
+            "the direct topology cannot be had: Serve runs already, without HAProxy, and cannot be switched; shut it "
+            "down first (ray.serve.shutdown()), or use topology='auto'"
+        )
+        raise ConfigError(msg, param="topology")
+    if topology != "proxy" and offered == "proxy":
+        _log.warning(
+            "Serve runs already, without HAProxy: falling back to its own proxy, at a third of the requests per second "
+            "or less. Let trunnion_ray.serve.run start Serve, or start the cluster with the variables of "
+            "trunnion_ray.serve.direct_env_vars()"
+        )
+    else:
+        _log.info("Serve runs already and offers the %s topology", offered)
+    running = _ray_private.running_http_address()
+    if (host is not None and host != running[0]) or (port is not None and port != running[1]):
+        _log.warning("Serve runs already and listens on %s:%d; that cannot be changed", *running)
+    return offered
