@@ -42,7 +42,9 @@ class ProcessorConfig(BaseModel):
         default=None, ge=1, description="Requests handed to the engine at once; None hands over every row it holds."
     )
     max_tasks_in_flight_per_actor: int | None = Field(
-        default=None, ge=1, description="Blocks assigned to a replica, waiting ones included; half as many again if None."
+        default=None,
+        ge=1,
+        description="Blocks assigned to a replica, waiting ones included; half as many again if None.",
     )
     concurrency: int | tuple[int, int] = Field(
         default=1, description="Replicas: a fixed number, or the smallest and largest number to scale between."
