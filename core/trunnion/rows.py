@@ -149,7 +149,7 @@ def _prompt(row: Mapping[str, Any], options: RowOptions) -> Prompt:
         return MessagesPrompt(messages=made, chat_template_kwargs=merged)
     ids = row.get(columns.prompt_token_ids)
     if ids is not None:
-        ids = plain(ids)
+        ids = _structured(ids, columns.prompt_token_ids)
         if not isinstance(ids, list) or not ids or not all(type(item) is int and item >= 0 for item in ids):
             raise _wrong(columns.prompt_token_ids, "a list of token ids that is not empty", ids)
         return TokensPrompt(token_ids=ids)

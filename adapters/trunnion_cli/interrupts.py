@@ -1,0 +1,155 @@
+"""Run a command's coroutine so that Ctrl-C ends it cleanly, and leaves no process behind even where that fails.
+
+The first SIGINT or SIGTERM cancels the command, which stops its engine; a second one, or a stop that takes longer
+than :data:`GRACE`, ends this process and every process below it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn, TypeVar
+
+from .console import say
+
+T = TypeVar("T")
+GRACE: Final = 15.0
+"""Seconds a command has for its own clean-up after the first signal."""
+_TERM_SECONDS: Final = 3.0
+
+
+class Interrupts:
+    """Count signals, and call ``action`` on the first one (by default: cancel the command)."""
+
+    def __init__(self) -> None:
+        self.action: Callable[[], None] = lambda: None
+        self.signal = 0
+        self._timer: threading.Timer | None = None
+
+    @property
+    def code(self) -> int:
+        """Return the exit code the signal asks for: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    def install(self) -> None:
+        """Take SIGINT and SIGTERM over."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal:
+            end_now(self.code)
+        self.signal = number
+        self._timer = threading.Timer(GRACE, end_now, [self.code])
+        self._timer.daemon = True
+        self._timer.start()
+        self.action()
+
+    def forgive(self) -> None:
+        """Forget a signal that was answered in full, such as a stopped answer."""
+        self.signal = 0
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def run_async(command: Callable[[Interrupts], Coroutine[Any, Any, T]]) -> T:
+    """Run a command on an event loop of its own and return its result. After a signal the process ends here."""
+    import uvloop
+
+    loop = uvloop.new_event_loop()
+    interrupts = Interrupts()
+    task = loop.create_task(command(interrupts))
+
+    def cancel() -> None:
+        loop.call_soon_threadsafe(task.cancel)
+
+    interrupts.action = cancel
+    interrupts.install()
+    try:
+        result: T = loop.run_until_complete(task)
+    except BaseException as error:
+        if interrupts.signal and isinstance(error, asyncio.CancelledError):
+            end_now(interrupts.code)
+        _close(loop, interrupts)
+        raise
+    _close(loop, interrupts)
+    return result
+
+
+def _close(loop: asyncio.AbstractEventLoop, interrupts: Interrupts) -> None:
+    """Cancel what is left and close the loop; after a signal, end the process instead of waiting for threads."""
+    loop.run_until_complete(_cancel_rest())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    if interrupts.signal:
+        end_now(interrupts.code)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+async def _cancel_rest() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+def end_now(code: int) -> NoReturn:
+    """End this process and all below it: threads that load a model cannot be waited for."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    end_children()
+    os._exit(code)
+
+
+def end_children() -> None:
+    """Ask every process below this one to end, then make it."""
+    family = descendants()
+    for pid in family:
+        _kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _TERM_SECONDS
+    while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in {*family, *descendants()}:
+        if _alive(pid):
+            say(f"note: had to kill process {pid}")
+            _kill(pid, signal.SIGKILL)
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # a zombie of ours is not alive
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def descendants() -> list[int]:
+    """Return the processes below this one, from Linux's /proc; elsewhere those of multiprocessing alone."""
+    if not Path("/proc/self/task").exists():
+        known = sys.modules.get("multiprocessing")
+        return [child.pid for child in known.active_children() if child.pid] if known else []
+    found: list[int] = []
+    queue = [os.getpid()]
+    while queue:
+        for task in Path(f"/proc/{queue.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                children = [int(pid) for pid in task.read_text(encoding="ascii").split()]
+                found += children
+                queue += children
+    return found

@@ -1,0 +1,48 @@
+"""Start Ray for one command and stop what was started, or use the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from trunnion import EngineSpec
+from trunnion.errors import ConfigError
+
+from .state import STATE
+
+
+@asynccontextmanager
+async def ray_session() -> AsyncIterator[None]:
+    """Connect to Ray, starting it on this machine unless RAY_ADDRESS is set, and disconnect in the end.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("--ray needs Ray: pip install 'trunnion[ray]'") from error
+    level = logging.INFO if STATE.verbose else logging.WARNING
+    address = None if os.environ.get("RAY_ADDRESS") else "local"
+
+    def start() -> None:  # on a thread: Ray would take the signals over on the main one
+        ray.init(address=address, include_dashboard=False, log_to_driver=STATE.verbose, logging_level=level)
+
+    try:
+        await asyncio.to_thread(start)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def for_workers(spec: EngineSpec) -> EngineSpec:
+    """Return the spec with a local model's path made absolute: workers have a working directory of their own."""
+    if spec.model is None or not Path(spec.model).exists():
+        return spec
+    path = str(Path(spec.model).absolute())
+    return EngineSpec(engine=spec.engine, model=path, config=spec.config, plugin_version=spec.plugin_version)

@@ -1,0 +1,155 @@
+"""Read rows from JSONL or Parquet in chunks, on a thread of its own, so that neither memory nor the loop fills up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import CancelledError as FutureCancelled
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from trunnion.errors import ConfigError, InvalidArgument
+
+_BLOCK: Final = 1 << 16
+_PARQUET_ROWS: Final = 256
+_CHUNKS_AHEAD: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRow:
+    """Hold one row, and the error of a line that is none."""
+
+    row: dict[str, Any]
+    error: InvalidArgument | None = None
+
+
+def file_format(name: str, what: str) -> str:
+    """Return "jsonl" or "parquet" by the suffix; "-" is JSONL. Raises :class:`ConfigError` for any other."""
+    suffix = Path(name).suffix.lower()
+    if name == "-" or suffix in (".jsonl", ".ndjson"):
+        return "jsonl"
+    if suffix in (".parquet", ".pq"):
+        return "parquet"
+    raise ConfigError(f"{what} {name}: the name must end in .jsonl or .parquet, or be - for JSONL", param=what)
+
+
+def import_parquet() -> Any:
+    """Return pyarrow.parquet. Raises :class:`ConfigError` that says what to install."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError("Parquet needs pyarrow: pip install pyarrow, or use .jsonl") from error
+    return parquet
+
+
+class RowInput:
+    """Read one input. Opened at once, so that a missing file is reported before an engine starts.
+
+    Raises:
+        ConfigError: The file is missing, is a folder or is not what its name says.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.format = file_format(name, "INPUT")
+        self.total: int | None = None
+        self.schema: Any = None
+        self._parquet: Any = None
+        self._descriptor = 0
+        path = Path(name).expanduser()
+        if name != "-" and not path.is_file():
+            why = "is a folder; name one file" if path.is_dir() else "does not exist"
+            raise ConfigError(f"INPUT {name} {why}", param="INPUT")
+        if self.format == "parquet":
+            self._open_parquet(path)
+        elif name != "-":
+            self._descriptor = os.open(path, os.O_RDONLY)
+            self.total = _count_lines(path)
+
+    def _open_parquet(self, path: Path) -> None:
+        parquet = import_parquet()
+        try:
+            self._parquet = parquet.ParquetFile(path)
+        except Exception as error:
+            raise ConfigError(f"INPUT {self.name} is not a Parquet file: {error}", param="INPUT") from error
+        self.total = self._parquet.metadata.num_rows
+        self.schema = self._parquet.schema_arrow
+
+    def read(self) -> Iterator[list[InputRow]]:
+        """Yield chunks of rows; of a pipe, each chunk is what has arrived. Blocks."""
+        if self._parquet is not None:
+            for batch in self._parquet.iter_batches(batch_size=_PARQUET_ROWS):
+                yield [InputRow(row=row) for row in batch.to_pylist()]
+            return
+        number = 0
+        rest = b""
+        while data := os.read(self._descriptor, _BLOCK):  # not through sys.stdin: its lock would block the exit
+            *lines, rest = (rest + data).split(b"\n")
+            chunk = [parse_line(line, number + index) for index, line in enumerate(lines, 1) if line.strip()]
+            number += len(lines)
+            if chunk:
+                yield chunk
+        if rest.strip():
+            yield [parse_line(rest, number + 1)]
+
+    def count(self) -> int:
+        """Count the rows of a file, reading it once more where it does not say."""
+        if self._parquet is not None:
+            return int(self._parquet.metadata.num_rows)
+        with Path(self.name).expanduser().open("rb") as file:
+            return sum(1 for line in file if line.strip())
+
+    async def chunks(self) -> AsyncIterator[list[InputRow]]:
+        """Yield chunks from a reader thread that stays a few chunks ahead. Raises what reading raised."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[list[InputRow] | BaseException | None] = asyncio.Queue(_CHUNKS_AHEAD)
+
+        def put(item: list[InputRow] | BaseException | None) -> None:
+            asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
+
+        def read() -> None:
+            with contextlib.suppress(RuntimeError, FutureCancelled):  # the loop is gone: nobody reads on
+                try:
+                    for chunk in self.read():
+                        put(chunk)
+                    put(None)
+                except OSError as error:
+                    put(error)
+
+        threading.Thread(target=read, name="trunnion-input", daemon=True).start()
+        while (item := await queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        last = b"\n"
+        count = 0
+        while data := file.read(1 << 20):
+            count += data.count(b"\n")
+            last = data
+    return count + (not last.endswith(b"\n"))
+
+
+def parse_line(line: bytes, number: int) -> InputRow:
+    """Return the row of a JSON line; one that is no row comes with its error."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return _bad(line, f"line {number} is not valid JSON: {error}")
+    if not isinstance(row, dict):
+        return _bad(line, f"line {number} must be a JSON object with the row's columns, not {type(row).__name__}")
+    return InputRow(row=row)
+
+
+def _bad(line: bytes, message: str) -> InputRow:
+    """Keep the line in a column of its own, so that the row is not lost."""
+    text = line.decode("utf-8", "replace")
+    return InputRow(row={"input_line": text}, error=InvalidArgument(message, param="input_line"))

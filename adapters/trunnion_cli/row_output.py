@@ -1,0 +1,221 @@
+"""Write rows to JSONL or Parquet: into a temporary file that takes the name of the output once it is whole."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from trunnion.errors import ConfigError, InternalError
+
+from .row_input import file_format, import_parquet
+
+_GROUP: Final = 2048
+
+
+class RowOutput(ABC):
+    """Take rows one by one; ``commit`` makes the output, ``abandon`` keeps what there is as ``OUTPUT.partial``."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows = 0
+        self.temporary = None if path is None else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    @abstractmethod
+    def write(self, row: dict[str, Any]) -> None:
+        """Take one row."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write out what is buffered and close the file."""
+
+    def flush(self) -> None:  # noqa: B027 - a file need not be flushed for anyone
+        """Let a reader of a pipe see the rows so far."""
+
+    def commit(self) -> None:
+        """Finish the output and give it its name."""
+        self.close()
+        if self.path is not None and self.temporary is not None:
+            self.temporary.replace(self.path)
+
+    def abandon(self) -> Path | None:
+        """Keep the rows written so far beside the output, and return where; None if there are none."""
+        with contextlib.suppress(Exception):  # the error that led here is the one to report
+            self.close()
+        if self.path is None or self.temporary is None or not self.temporary.exists():
+            return None
+        if not self.rows:
+            self.temporary.unlink()
+            return None
+        kept = self.path.with_name(f"{self.path.name}.partial")
+        self.temporary.replace(kept)
+        return kept
+
+
+class JsonlOutput(RowOutput):
+    """Write JSON lines to a file or a stream."""
+
+    def __init__(self, path: Path | None, stream: TextIO | None = None) -> None:
+        super().__init__(path)
+        if self.temporary is not None:
+            stream = self.temporary.open("w", encoding="utf-8")
+        assert stream is not None  # one of the two is given
+        self._stream = stream
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Write one line."""
+        line = json.dumps(row, ensure_ascii=False, default=_json_value)
+        try:
+            self._stream.write(line + "\n")
+        except UnicodeEncodeError:  # a lone surrogate of the input
+            self._stream.write(json.dumps(row, default=_json_value) + "\n")
+        self.rows += 1
+
+    def flush(self) -> None:
+        """Flush a pipe; a file waits for its buffer."""
+        if self.path is None:
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+
+class ParquetOutput(RowOutput):
+    """Write Parquet with the schema of a Parquet input and the output columns."""
+
+    def __init__(self, path: Path, input_schema: Any) -> None:
+        super().__init__(path)
+        self._schema = output_schema(input_schema)
+        self._writer = import_parquet().ParquetWriter(self.temporary, self._schema)
+        self._buffer: list[dict[str, Any]] = []
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Buffer a row; a row group is written at a time."""
+        self._buffer.append(row)
+        self.rows += 1
+        if len(self._buffer) >= _GROUP:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        group, self._buffer = self._buffer, []
+        self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        if self._buffer:
+            self._write_group()
+        self._writer.close()
+
+
+class SpooledParquetOutput(JsonlOutput):
+    """Write JSON lines first and Parquet at the end: only all the rows tell the columns of a JSONL input."""
+
+    def __init__(self, path: Path) -> None:
+        import_parquet()
+        super().__init__(path)
+
+    def commit(self) -> None:
+        """Turn the lines into Parquet, in two passes of bounded memory."""
+        import pyarrow as pa
+
+        self.close()
+        assert self.path is not None
+        assert self.temporary is not None
+        made = self.temporary.with_suffix(".parquet.tmp")
+        try:
+            schema = output_schema(None)
+            for rows in _groups(self.temporary):
+                found = pa.Table.from_pylist(rows).schema
+                schema = pa.unify_schemas([schema, _without(found, schema)], promote_options="permissive")
+            with import_parquet().ParquetWriter(made, schema) as writer:
+                for rows in _groups(self.temporary):
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            made.unlink(missing_ok=True)
+            raise InternalError(
+                f"the rows do not fit into the columns of one Parquet file ({error}); all of them are in the partial "
+                "file, as JSON lines"
+            ) from error
+        made.replace(self.path)
+        self.temporary.unlink()
+
+
+def _without(found: Any, fixed: Any) -> Any:
+    """Return the fields whose type is not fixed by the output columns."""
+    import pyarrow as pa
+
+    names = set(output_schema(None).names)
+    return pa.schema([field for field in found if field.name not in names]) if fixed is not None else found
+
+
+def _groups(path: Path) -> Iterator[list[dict[str, Any]]]:
+    with path.open(encoding="utf-8") as file:
+        while lines := list(itertools.islice(file, _GROUP)):
+            yield [json.loads(line) for line in lines]
+
+
+def output_schema(input_schema: Any) -> Any:
+    """Return the Arrow schema of the output columns, behind the fields of an input schema."""
+    import pyarrow as pa
+
+    usage = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+    error: dict[str, Any] = {
+        "type": pa.string(),
+        "message": pa.string(),
+        "code": pa.string(),
+        "http_status": pa.int64(),
+        "retryable": pa.bool_(),
+        "retry_after": pa.float64(),
+        "param": pa.string(),
+        "details": pa.string(),
+    }
+    columns = {
+        "generated_text": pa.string(),
+        "generated_tokens": pa.list_(pa.int64()),
+        "finish_reason": pa.string(),
+        "num_input_tokens": pa.int64(),
+        "num_generated_tokens": pa.int64(),
+        "usage": pa.struct([(name, pa.int64()) for name in usage]),
+        "tool_calls": pa.string(),
+        "reasoning": pa.string(),
+        "choices": pa.string(),
+        "prompt_logprobs": pa.string(),
+        "error": pa.struct(list(error.items())),
+    }
+    kept = [] if input_schema is None else [field for field in input_schema if field.name not in columns]
+    return pa.schema([*kept, *(pa.field(name, kind) for name, kind in columns.items())])
+
+
+def open_output(name: str, stream: TextIO | None, input_schema: Any) -> RowOutput:
+    """Open the output by its name; ``stream`` is where "-" goes.
+
+    Raises:
+        ConfigError: The name has an unknown suffix, or its folder is missing.
+    """
+    kind = file_format(name, "OUTPUT")
+    if name == "-":
+        return JsonlOutput(None, stream)
+    path = Path(name).expanduser()
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        why = "is a folder; name a file in it" if path.is_dir() else "cannot be written: its folder does not exist"
+        raise ConfigError(f"OUTPUT {name} {why}", param="OUTPUT")
+    if kind == "jsonl":
+        return JsonlOutput(path)
+    return SpooledParquetOutput(path) if input_schema is None else ParquetOutput(path, input_schema)
+
+
+def _json_value(value: Any) -> Any:
+    """Return what Parquet can hold and JSON cannot: bytes as base64, times as ISO 8601, others as text."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat() if callable(isoformat) else str(value)

@@ -1,0 +1,96 @@
+"""Run a file of rows through an engine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from .assignments import parse_assignments
+from .console import claim_stdout
+from .interrupts import run_async
+from .options import Adapters, Debug, Engine, Sampling, Settings, Verbose, build_spec
+
+
+class OnError(StrEnum):
+    """Say what becomes of a row that fails."""
+
+    ROW = "row"
+    RAISE = "raise"
+
+
+def run(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Rows: a .jsonl or .parquet file, or - for stdin.")],
+    target: Annotated[str, typer.Argument(metavar="OUTPUT", help="A .jsonl or .parquet file, or - for stdout.")],
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Path or name of the model.")] = None,
+    *,
+    engine: Engine = None,
+    settings: Settings = None,
+    adapter: Adapters = None,
+    sampling: Sampling = None,
+    prompt_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of text that is sent as it stands; 'prompt'.")
+    ] = None,
+    messages_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of conversations; 'messages'.")
+    ] = None,
+    model_column: Annotated[str, typer.Option(metavar="NAME", help="Column that names an adapter.")] = "model",
+    on_error: Annotated[
+        OnError, typer.Option(help="row: a failed row is written with its error. raise: the first one ends the run.")
+    ] = OnError.ROW,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Rows in flight; twice what the engine finds useful.")
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Run on Ray: the local machine, or the cluster of RAY_ADDRESS.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: engines side by side.")] = 1,
+    verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
+    debug: Debug = False,  # noqa: ARG001 - kept by its callback
+) -> None:
+    """Answer every row of INPUT and write it, with the answer or its error, to OUTPUT, in the same order.
+
+    A row holds `messages`, `prompt` or `prompt_token_ids`, and may hold `sampling_params`, `model` (an adapter),
+    `tools`, `tool_choice` and `response_format`. Every input column is kept.
+    """
+    from trunnion.rows import RowColumns, RowOptions
+
+    from .job import Job
+    from .progress import Progress
+    from .row_input import RowInput, file_format
+    from .row_output import open_output
+
+    if replicas != 1 and not ray:
+        raise typer.BadParameter("--replicas needs --ray")
+    columns = RowColumns(model=model_column)
+    if prompt_column or messages_column:  # naming one says where the prompt is, so the others are not looked at
+        columns = RowColumns(
+            model=model_column, prompt=prompt_column or "", messages=messages_column or "", prompt_token_ids=""
+        )
+    names = frozenset({model}) if model else frozenset()
+    options = RowOptions(columns=columns, sampling=parse_assignments("--sampling", sampling or ()), base_models=names)
+    file_format(target, "OUTPUT")
+    if ray and source == "-":
+        raise typer.BadParameter("--ray reads a file; stdin is read in process alone")
+    rows = RowInput(source)
+    spec = build_spec(engine, model, settings, adapter)
+    output = open_output(target, claim_stdout() if target == "-" else None, rows.schema)
+    job = Job(
+        spec=spec,
+        rows=rows,
+        output=output,
+        options=options,
+        progress=Progress(rows.total),
+        concurrency=concurrency,
+        raise_errors=on_error is OnError.RAISE,
+    )
+    try:
+        if ray:
+            from .ray_batch import run_on_ray
+
+            run_async(lambda interrupts: job.guard(run_on_ray(job, replicas=replicas), interrupts))
+        else:
+            run_async(lambda interrupts: job.guard(job.run_here(), interrupts))
+    except BrokenPipeError as error:  # whoever read our stdout has enough
+        raise typer.Exit(1) from error

@@ -1,0 +1,68 @@
+"""Serve a model over OpenAI's API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .interrupts import run_async
+from .options import Adapters, Debug, Engine, Settings, Verbose, build_spec
+
+if TYPE_CHECKING:
+    from trunnion import EngineSpec
+
+
+def serve(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Path or name of the model.")] = None,
+    *,
+    engine: Engine = None,
+    settings: Settings = None,
+    adapter: Adapters = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name that clients send as `model`; the model's own if left out.")
+    ] = None,
+    api_keys_env: Annotated[
+        str | None,
+        typer.Option(metavar="VARIABLE", help="Environment variable with the accepted API keys, comma separated."),
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Time for requests in flight once stopped.")
+    ] = 5.0,
+    ray: Annotated[bool, typer.Option("--ray", help="Serve on Ray Serve, with replicas.")] = False,
+    replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: replicas of the engine.")] = 1,
+    verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
+    debug: Debug = False,  # noqa: ARG001 - kept by its callback
+) -> None:
+    """Serve MODEL over OpenAI's API, in this process or on Ray Serve, until Ctrl-C."""
+    from trunnion_http import HTTPSettings
+
+    if replicas != 1 and not ray:
+        raise typer.BadParameter("--replicas needs --ray")
+    spec = build_spec(engine, model, settings, adapter)
+    served = name or served_name(spec)
+    http = HTTPSettings(api_keys_env=api_keys_env)
+    if ray:
+        from .serve_ray import serve_on_ray
+
+        run_async(
+            lambda interrupts: serve_on_ray(
+                spec, served, http, host=host, port=port, replicas=replicas, interrupts=interrupts
+            )
+        )
+    else:
+        from .serve_here import serve_here
+
+        run_async(
+            lambda interrupts: serve_here(spec, served, http, host=host, port=port, drain=drain, interrupts=interrupts)
+        )
+
+
+def served_name(spec: EngineSpec) -> str:
+    """Return the last part of a model's path, a Hub name as it is, or the engine's name where there is no model."""
+    if spec.model is None:
+        return spec.engine
+    return Path(spec.model).resolve().name if Path(spec.model).exists() else spec.model

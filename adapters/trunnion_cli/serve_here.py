@@ -1,0 +1,85 @@
+"""Serve one engine in this process, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import socket
+
+from trunnion import EngineSpec, open_pipeline
+from trunnion.errors import ConfigError
+from trunnion_http import HTTPServer, HTTPSettings, PipelineModel, create_app, make_server
+
+from .console import say
+from .interrupts import Interrupts
+
+
+async def serve_here(
+    spec: EngineSpec,
+    name: str,
+    http: HTTPSettings,
+    *,
+    host: str,
+    port: int,
+    drain: float,
+    interrupts: Interrupts,
+) -> None:
+    """Start the engine, serve until a signal comes, then stop it.
+
+    Raises:
+        ConfigError: The address cannot be had; found out before the engine starts.
+    """
+    with bind(host, port) as listener:
+        create_app({}, http)  # wrong settings are refused before the engine starts
+        say(f"starting {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " ...")
+        async with open_pipeline(spec) as pipeline:
+            app = create_app([PipelineModel(name, pipeline)], http)
+            server = make_server(app, host=host, shutdown_timeout=drain)
+            interrupts.action = lambda: None  # uvicorn takes the signals, and hands them on once it has drained
+            announcing = asyncio.ensure_future(_announce(server, listener, name, tuple(pipeline.info.adapters)))
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                announcing.cancel()
+            say("stopping ...")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Reserve the address without listening yet: clients are refused until the engine is ready.
+
+    Raises:
+        ConfigError: The address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        message = f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        raise ConfigError(message, param="port") from error
+    listener.setblocking(False)  # noqa: FBT003 - its only argument
+    return listener
+
+
+async def _announce(server: HTTPServer, listener: socket.socket, name: str, adapters: tuple[str, ...]) -> None:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
+        await asyncio.sleep(0.02)
+    host, port = listener.getsockname()[:2]
+    announce(host, port, name, adapters)
+
+
+def announce(host: str, port: int, name: str, adapters: tuple[str, ...] = ()) -> None:
+    """Say where the model answers, and how to ask it."""
+    reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    url = f"http://{reach}:{port}/v1"
+    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})
+    also = f" and its adapters {', '.join(adapters)}" if adapters else ""
+    say(f"ready: {name}{also} at {url} (readiness: http://{reach}:{port}/ready)")
+    say(f"try:   curl {url}/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}")
+    say("Ctrl-C stops it")
