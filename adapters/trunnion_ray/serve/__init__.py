@@ -3,6 +3,19 @@
 from .application import AppConfig
 from .build import build_openai_app
 from .config import Autoscaling, GatewayConfig, ModelConfig, RouterConfig, StageConfig, Topology
+from .mirror import (
+    CloudMirrorConfig,
+    LLMConfig,
+    LLMRouter,
+    LLMServer,
+    LLMServingArgs,
+    LoraConfig,
+    ModelLoadingConfig,
+    build_dp_deployment,
+    build_dp_openai_app,
+    build_llm_deployment,
+    build_pd_openai_app,
+)
 from .replica import ModelReplica
 from .run import ensure_serve, run
 from .topology import direct_env_vars, serve_options
@@ -10,13 +23,24 @@ from .topology import direct_env_vars, serve_options
 __all__ = [
     "AppConfig",
     "Autoscaling",
+    "CloudMirrorConfig",
     "GatewayConfig",
+    "LLMConfig",
+    "LLMRouter",
+    "LLMServer",
+    "LLMServingArgs",
+    "LoraConfig",
     "ModelConfig",
+    "ModelLoadingConfig",
     "ModelReplica",
     "RouterConfig",
     "StageConfig",
     "Topology",
+    "build_dp_deployment",
+    "build_dp_openai_app",
+    "build_llm_deployment",
     "build_openai_app",
+    "build_pd_openai_app",
     "direct_env_vars",
     "ensure_serve",
     "run",

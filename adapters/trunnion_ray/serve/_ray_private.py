@@ -71,3 +71,14 @@ def deployment_option_names() -> frozenset[str]:
 
     names = inspect.signature(Deployment.options).parameters
     return frozenset(name for name in names if not name.startswith("_") and name not in ("self", "func_or_class"))
+
+
+def bound_arguments(app: Any) -> tuple[Any, ...]:
+    """Return the positional arguments that an application's ingress deployment was bound to."""
+    return tuple(app._bound_deployment.init_args)  # noqa: SLF001
+
+
+def rebind(app: Any, cls: Any) -> Any:
+    """Return an application of the same deployment and arguments, with another class."""
+    deployment = app._bound_deployment  # noqa: SLF001
+    return deployment.options(func_or_class=cls).bind(*deployment.init_args, **deployment.init_kwargs)

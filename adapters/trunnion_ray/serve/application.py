@@ -89,7 +89,12 @@ def model_application(
         merged.pop("num_replicas", None)
     if config.router is not None:
         merged["request_router_config"] = request_router_config(config.router)
-    replica = ReplicaSpec(name=config.name, pipeline=spec, http=http or HTTPSettings(), topology=topology)
+    replica = ReplicaSpec(
+        name=config.name,
+        pipeline=spec,
+        http=http or HTTPSettings(),
+        topology=topology if ingress else "gateway",
+    )
     cls: Any = serve.ingress()(ModelReplica) if ingress else ModelReplica
     return serve.deployment(cls).options(**merged).bind(replica)  # type: ignore[no-any-return]
 

@@ -14,6 +14,8 @@ from trunnion_http import HTTPSettings
 
 from .application import AppConfig, build_application, read_models
 from .config import GatewayConfig, ModelConfig, Topology
+from .mirror.builders import build_from_serving_args
+from .mirror.configs import LLMConfig, LLMServingArgs
 
 
 def build_openai_app(
@@ -27,7 +29,8 @@ def build_openai_app(
 
     Args:
         models: What to serve: a sequence of :class:`ModelConfig` (or mappings of its fields), an :class:`AppConfig`
-            (or a mapping of its fields, with the key ``models``).
+            (or a mapping of its fields, with the key ``models``), or the ``LLMServingArgs`` of Ray's modules (or a
+            mapping with the key ``llm_configs``, or a sequence of ``LLMConfig``).
         topology: "auto" serves one model from the engine's own replica and several through a gateway. What stands
             before the replica, HAProxy (*direct*) or Serve's own proxy, is decided where Serve starts: see
             :func:`trunnion_ray.serve.run`.
@@ -38,6 +41,11 @@ def build_openai_app(
         ConfigError: A configuration is wrong; ``param`` names the key.
         PluginError: An engine cannot be used here.
     """
+    if (mirrored := _serving_args(models)) is not None:
+        if topology not in (None, "auto") or http is not None or gateway is not None:
+            msg = "topology, http and gateway go with ModelConfig; an LLMConfig is served as Ray's modules would"
+            raise ConfigError(msg, param="topology")
+        return build_from_serving_args(mirrored)
     given = {"topology": topology, "http": http, "gateway": gateway}
     further = {key: value for key, value in given.items() if value is not None}
     if isinstance(models, AppConfig):
@@ -55,6 +63,19 @@ def build_openai_app(
         msg = f"build_openai_app takes model configurations, not {type(models).__name__}"
         raise ConfigError(msg, param="models")
     return build_application(config)
+
+
+def _serving_args(models: Any) -> LLMServingArgs | None:
+    """Return the mirrored arguments if that is what was given."""
+    if isinstance(models, LLMServingArgs):
+        return models
+    if isinstance(models, LLMConfig):
+        return LLMServingArgs(llm_configs=[models])
+    if isinstance(models, Mapping) and "llm_configs" in models:
+        return LLMServingArgs.model_validate(dict(models))
+    if isinstance(models, (list, tuple)) and models and isinstance(models[0], LLMConfig):
+        return LLMServingArgs(llm_configs=list(models))
+    return None
 
 
 # Serve's config files call a builder that takes exactly one parameter; the keywords are for Python alone.

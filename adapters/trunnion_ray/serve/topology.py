@@ -30,7 +30,9 @@ _FEW_CORES: Final = 4
 
 
 def describe_replica(wanted: Topology) -> dict[str, Any]:
-    """Return, inside a replica that is its application's ingress, what ``/ready`` says of the topology."""
+    """Return, inside a replica that holds an engine, what ``/ready`` says of the topology."""
+    if wanted == "gateway":
+        return {"topology": "gateway", "topology_reason": "the gateway relays requests to this replica"}
     if _ray_private.process_has_haproxy():
         reason = "HAProxy sends requests straight to the engine's replica"
         return {"topology": "direct", "topology_reason": reason}
@@ -66,6 +68,8 @@ def direct_env_vars(environment: Mapping[str, str] | None = None) -> dict[str, s
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         # A reload happens whenever a replica comes or goes; streams older than this are cut by it.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "3600",
+        # How long a stopping replica stays reachable; HAProxy has forgotten it within a second, 30 are the default.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
     }
     cores = os.cpu_count() or 1
     if cores <= _FEW_CORES:
