@@ -14,6 +14,9 @@ from typing import Any
 
 logger = logging.getLogger("trunnion.http")
 
+_PATIENCE = 8
+"""Messages other than a hang-up to read after the body: a server that goes on for ever must not spin the loop."""
+
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
@@ -67,8 +70,11 @@ class DisconnectWatch:
 
 async def _watch(flight: Flight) -> None:
     try:
-        while (await flight.receive())["type"] != "http.disconnect":
-            pass
+        for _ in range(_PATIENCE):
+            if (await flight.receive())["type"] == "http.disconnect":
+                break
+        else:
+            return
     except Exception:
         # Wrongly ending a good request would be worse than holding a slot until it is done.
         logger.exception("this server's receive() failed; a hang-up of this client goes unnoticed")

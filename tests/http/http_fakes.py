@@ -134,7 +134,8 @@ class RunningServer:
         self.thread.start()
         end = time.monotonic() + 20
         while not self.server.started:
-            assert time.monotonic() < end and self.thread.is_alive(), "the server did not start"
+            assert self.thread.is_alive(), "the server died at its start"
+            assert time.monotonic() < end, "the server did not start in time"
             time.sleep(0.01)
         self.port = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -29,7 +29,9 @@ def post_raw(port, path, body):
     ],
 )
 @pytest.mark.parametrize("delay", [0.05, 60.0])
-def test_hanging_up_frees_the_slot(running, add_model, caplog, path, prompt, stream, delay):
+def test_hanging_up_frees_the_slot(  # noqa: PLR0917 - pytest fills them in
+    running, add_model, caplog, path, prompt, stream, delay
+):
     model = add_model(pieces=["x"] * 1000, delay=delay)
     sock = post_raw(running.port, path, {"model": model.name, "stream": stream, **prompt})
     prompts = prompt.get("prompt", "x")
@@ -153,6 +155,18 @@ async def test_a_receive_that_raises_does_not_end_a_good_request(caplog):
     await app(scope(), receive, server.send)
     assert server.sent[0]["status"] == 200
     assert "goes unnoticed" in caplog.text
+
+
+async def test_a_receive_that_never_blocks_does_not_spin_the_loop():
+    model = FakeModel("m", delay=0.05)
+    server = Server({"prompt": "x"})
+
+    async def receive():
+        return server.messages[0]
+
+    app = create_app([model], HTTPSettings(disconnect_interval=0.01))
+    await asyncio.wait_for(app(scope(), receive, server.send), 5)
+    assert server.sent[0]["status"] == 200
 
 
 def test_keep_alive_connections_survive(running, model):
