@@ -9,8 +9,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from numbers import Real
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, TypedDict
 
 from .errors import InvalidArgument
@@ -224,19 +224,17 @@ class GenerateRequest:
     def with_(self, **changes: Any) -> GenerateRequest:
         """Return a copy with some fields replaced. Raises TypeError for a name that is no field.
 
-        Three times as fast as :func:`dataclasses.replace`, which counts: stages call it for every row.
+        Two to three times as fast as :func:`dataclasses.replace`, which counts: stages call it for every row.
         """
-        copy = _blank(GenerateRequest)
-        for name, value in zip(_FIELDS, _field_values(self), strict=True):
-            _assign(copy, name, value)
+        copy = object.__new__(GenerateRequest)
+        for assign, value in zip(_SETTERS.values(), _values(self), strict=True):
+            assign(copy, value)
         for name, value in changes.items():
-            if name not in _FIELD_SET:
+            if name not in _SETTERS:
                 raise TypeError(f"GenerateRequest has no field {name!r}")
-            _assign(copy, name, value)
+            _SETTERS[name](copy, value)
         return copy
 
 
-_blank, _assign = object.__new__, object.__setattr__
-_FIELDS = tuple(GenerateRequest.__dataclass_fields__)
-_FIELD_SET = frozenset(_FIELDS)
-_field_values = attrgetter(*_FIELDS)
+_SETTERS = {name: getattr(GenerateRequest, name).__set__ for name in GenerateRequest.__dataclass_fields__}
+_values = attrgetter(*_SETTERS)
