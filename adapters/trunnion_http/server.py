@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from ._protocol import JoiningProtocol
 from .app import App
 
 
@@ -59,7 +60,7 @@ def make_server(
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=JoiningProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
