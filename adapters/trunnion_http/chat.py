@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _UNUSUAL: Final = (*REFUSED, "modalities", "verbosity")
 _unusual_values = attrgetter(*_UNUSUAL)
+_template_values = attrgetter(
+    "continue_final_message", "add_generation_prompt", "chat_template", "chat_template_kwargs", "reasoning_effort"
+)
+_NO_TEMPLATE: Final = (None,) * 5
 _NONE_SET: Final = (None,) * len(_UNUSUAL)
 
 
@@ -61,6 +65,8 @@ async def chat_completions(app: App, call: Call) -> None:
 
 
 def _prompt(body: ChatBody) -> MessagesPrompt:
+    if _template_values(body) == _NO_TEMPLATE:
+        return MessagesPrompt(messages=body.messages)  # type: ignore[arg-type]
     going_on = bool(body.continue_final_message)
     opening = not going_on if body.add_generation_prompt is None else body.add_generation_prompt
     if going_on and opening:

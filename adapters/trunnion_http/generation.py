@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 from trunnion.errors import InternalError, InvalidArgument
 from trunnion.events import GenerateEvent
@@ -35,33 +35,31 @@ def build_request(
 ) -> GenerateRequest:
     """Return the core request of a body."""
     headers = call.headers
-    optional: dict[str, Any] = {}
+    trace = None
     if b"traceparent" in headers:
-        optional["trace"] = {key: headers[name].decode("latin-1") for name, key in _TRACE if name in headers}
+        trace = {key: headers[name].decode("latin-1") for name, key in _TRACE if name in headers}
     session = None if chat is None else chat.prompt_cache_key
     if session is None and b"x-session-id" in headers:
         session = headers[b"x-session-id"].decode("latin-1")
-    if settings.request_timeout is not None:
-        optional["deadline"] = time.time() + settings.request_timeout
-    if chat is not None:
-        if chat.tools:
-            optional["tools"] = tuple(chat.tools)
-        optional["tool_choice"] = chat.tool_choice
-        optional["parallel_tool_calls"] = chat.parallel_tool_calls
+    timeout = settings.request_timeout
     return GenerateRequest(
         prompt=prompt,
         request_id=request_id,
         sampling=sampling,
         media=media,
+        tools=() if chat is None or not chat.tools else tuple(chat.tools),
+        tool_choice=None if chat is None else chat.tool_choice,
+        parallel_tool_calls=None if chat is None else chat.parallel_tool_calls,
         output_format=output_format(body),
         delivery="delta" if body.stream else "final",
         model=model,
         adapter=adapter,
         priority=body.priority or 0,
+        deadline=None if timeout is None else time.time() + timeout,
         session=session,
         cache_salt=body.cache_salt,
+        trace=trace,
         extra=body.extra,
-        **optional,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
@@ -14,6 +16,26 @@ from .requests import ChatBody, CompletionBody, GenerationBody, StreamOptions
 _COMPLETION_TOKENS: Final = 16
 """What /v1/completions generates if ``max_tokens`` is left out: OpenAI's default."""
 _MAX_BIAS: Final = 100.0
+_SCALARS: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "min_tokens",
+    "n",
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "skip_special_tokens",
+)
+_scalars = attrgetter(*_SCALARS)
+_formats = attrgetter(
+    "response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"
+)
+_NO_FORMATS: Final = (None,) * 6
 _NO_STREAM_OPTIONS: Final = StreamOptions()
 
 
@@ -54,28 +76,36 @@ def completion_sampling(body: CompletionBody) -> SamplingParams:
 
 
 def _sampling(body: GenerationBody, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+    """Return the parameters, from the cache for most: clients say the same again and again."""
+    scalars: tuple[Any, ...] = _scalars(body)
     stop = body.stop
-    ids = body.stop_token_ids
+    if isinstance(stop, list) or body.stop_token_ids or body.logit_bias:
+        ids = tuple(body.stop_token_ids or ())
+        bias = _logit_bias(body.logit_bias) if body.logit_bias else None
+        return _make(max_tokens, logprobs, (stop,) if isinstance(stop, str) else tuple(stop or ()), ids, bias, *scalars)
+    return _cached(max_tokens, logprobs, (stop,) if stop else (), (), None, *scalars)
+
+
+def _make(
+    max_tokens: int | None,
+    logprobs: int | None,
+    stop: tuple[str, ...],
+    stop_token_ids: tuple[int, ...],
+    logit_bias: dict[int, float] | None,
+    *scalars: Any,
+) -> SamplingParams:
+    values = {name: value for name, value in zip(_SCALARS, scalars, strict=True) if value is not None}
     return SamplingParams(
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        min_p=body.min_p,
         max_tokens=max_tokens,
-        min_tokens=body.min_tokens,
-        n=1 if body.n is None else body.n,
-        stop=() if not stop else (stop,) if isinstance(stop, str) else tuple(stop),
-        stop_token_ids=() if ids is None else tuple(ids),
-        include_stop_str_in_output=bool(body.include_stop_str_in_output),
-        ignore_eos=bool(body.ignore_eos),
-        seed=body.seed,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-        repetition_penalty=body.repetition_penalty,
-        logit_bias=None if not body.logit_bias else _logit_bias(body.logit_bias),
         logprobs=logprobs,
-        skip_special_tokens=body.skip_special_tokens is not False,
+        stop=stop,
+        stop_token_ids=stop_token_ids,
+        logit_bias=logit_bias,
+        **values,
     )
+
+
+_cached = lru_cache(maxsize=512)(_make)
 
 
 def _logit_bias(bias: dict[str, float]) -> dict[int, float]:
@@ -97,6 +127,8 @@ def output_format(body: GenerationBody) -> OutputFormat | None:
     Raises:
         InvalidArgument: More than one format is demanded, or one is incomplete.
     """
+    if _formats(body) == _NO_FORMATS:
+        return None
     found: list[tuple[str, OutputFormat]] = []
     if body.response_format is not None and body.response_format.type != "text":
         found.append(("response_format", _response_format(body)))
