@@ -7,7 +7,7 @@ from trunnion.plugin import EnginePlugin, LibraryRequirement
 
 from .capabilities import UPPER_BOUND
 from .config import VLLMConfig
-from .resources import resources
+from .placement import resources
 
 PLUGIN = EnginePlugin(
     name="vllm",

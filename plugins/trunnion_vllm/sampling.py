@@ -138,6 +138,4 @@ def structured_outputs(output_format: OutputFormat) -> Any:
             return make(choice=list(choices))
         case Grammar(grammar=grammar):
             return make(grammar=grammar)
-        case _ as other:
-            kind = type(other).__name__
-            raise UnsupportedFeature(f"vLLM has no output format {kind}", param="output_format")
+    raise UnsupportedFeature("vLLM has no such output format", param="output_format")
