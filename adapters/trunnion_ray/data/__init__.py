@@ -1,7 +1,38 @@
-"""Run batches on Ray Data: a processor turns a dataset of prompts into a dataset of answers."""
+"""Run batches on Ray Data: a processor turns a dataset of prompts into a dataset of answers.
 
+:class:`ProcessorConfig` is the engine-neutral configuration. The other names mirror ``ray.data.llm`` of Ray 2.44 and
+of today, so that a program written for it runs with its import line changed.
+"""
+
+from .build import build_llm_processor, build_processor
 from .config import ProcessorConfig
 from .failures import find_error
-from .processor import Processor, make_processor as build_processor
+from .processor import Processor
+from .ray_llm import (
+    ChatTemplateStageConfig,
+    DetokenizeStageConfig,
+    HttpRequestProcessorConfig,
+    HttpRequestStageConfig,
+    PrepareMultimodalStageConfig,
+    ServeDeploymentProcessorConfig,
+    SGLangEngineProcessorConfig,
+    TokenizerStageConfig,
+    vLLMEngineProcessorConfig,
+)
 
-__all__ = ["Processor", "ProcessorConfig", "build_processor", "find_error"]
+__all__ = [
+    "ChatTemplateStageConfig",
+    "DetokenizeStageConfig",
+    "HttpRequestProcessorConfig",
+    "HttpRequestStageConfig",
+    "PrepareMultimodalStageConfig",
+    "Processor",
+    "ProcessorConfig",
+    "SGLangEngineProcessorConfig",
+    "ServeDeploymentProcessorConfig",
+    "TokenizerStageConfig",
+    "build_llm_processor",
+    "build_processor",
+    "find_error",
+    "vLLMEngineProcessorConfig",
+]

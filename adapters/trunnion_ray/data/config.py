@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from trunnion import Bundle, PipelineSpec, StageSpec, get_registry
 from trunnion.spec import PlacementStrategy
 
+logger = logging.getLogger("trunnion.data")
+
 BATCH_SIZE: Final = 128
-CALLS: Final = 16
+_ROWS: Final = 2048
+_CALLS: Final = (4, 64)
 
 
 class ProcessorConfig(BaseModel):
@@ -32,11 +38,11 @@ class ProcessorConfig(BaseModel):
         description="Rows per block that is handed to a replica in one call. Small blocks are joined and large ones "
         "split first. A failed call repeats its block, and a block's rows come out together.",
     )
-    max_concurrent_batches: int = Field(
-        default=CALLS,
+    max_concurrent_batches: int | None = Field(
+        default=None,
         ge=1,
         description="Blocks in one replica side by side. Times batch_size these are the rows it holds: about eight "
-        "times what the engine runs at once keeps it full when lengths differ.",
+        f"times what the engine runs at once keeps it full when lengths differ. None: as many as make {_ROWS} rows.",
     )
     max_pending_requests: int | None = Field(
         default=None, ge=1, description="Requests handed to the engine at once; None hands over every row it holds."
@@ -93,12 +99,10 @@ class ProcessorConfig(BaseModel):
             msg = f"concurrency must be a positive number or (min, max) with 1 <= min <= max, not {self.concurrency!r}"
             raise ValueError(msg)
         flight = self.max_tasks_in_flight_per_actor
-        if flight is not None and flight < self.max_concurrent_batches:
-            msg = (
-                f"max_tasks_in_flight_per_actor ({flight}) is less than max_concurrent_batches "
-                f"({self.max_concurrent_batches}), so that many calls can never run; raise the one or lower the other"
+        if flight is not None and flight < self.calls:
+            logger.warning(
+                "max_tasks_in_flight_per_actor (%d) leaves some of the %d calls per replica unused", flight, self.calls
             )
-            raise ValueError(msg)
         if self.bundles is not None and not self.bundles:
             msg = "bundles is empty; give at least one, or None for what the engine's plugin says"
             raise ValueError(msg)
@@ -108,6 +112,18 @@ class ProcessorConfig(BaseModel):
     def replicas(self) -> tuple[int, int]:
         """Return the smallest and the largest number of replicas."""
         return (self.concurrency, self.concurrency) if isinstance(self.concurrency, int) else self.concurrency
+
+    @property
+    def calls(self) -> int:
+        """Return how many blocks one replica works on side by side."""
+        if self.max_concurrent_batches is not None:
+            return self.max_concurrent_batches
+        return min(max(math.ceil(_ROWS / self.batch_size), _CALLS[0]), _CALLS[1])
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many blocks are assigned to a replica: some wait, so that a call that ends has a successor."""
+        return self.max_tasks_in_flight_per_actor or self.calls + max(2, math.ceil(self.calls / 2))
 
     def pipeline_spec(self) -> PipelineSpec:
         """Return what crosses to the replicas, validated by the engine's plugin.

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from trunnion.errors import InvalidArgument, TrunnionError
+
+RowFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""What callers give as preprocess and postprocess."""
 
 
 def row_failure(where: str, error: Exception) -> TrunnionError:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import ray
+
 from trunnion import PipelineSpec, Resources, get_registry
 
 from .config import ProcessorConfig

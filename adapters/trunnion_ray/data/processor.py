@@ -4,66 +4,74 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
-import ray
 from ray.data import ActorPoolStrategy, Dataset
+
 from trunnion.errors import ConfigError
 from trunnion.rows import RowColumns, RowOptions
 
 from .config import ProcessorConfig
+from .dialect import Dialect, TrunnionDialect
+from .failures import RowFunction
+from .outside import Postprocess, Preprocess
 from .placement import describe, placement, resources_of
-from .worker import BatchJob, BatchWorker, RowFunction
+from .worker import BatchJob, BatchWorker
 
 logger = logging.getLogger("trunnion.data")
-
-_CONCURRENT: Final = ("size", "min_size", "max_size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processor:
     """Answer every row of a dataset. Call it with a dataset; nothing runs before the result is consumed.
 
-    Every input row becomes exactly one output row with all its columns and those of
-    :data:`trunnion.rows.OUTPUT_COLUMNS`; a row that failed has an ``error``.
+    Every input row becomes exactly one output row. Made by :func:`build_processor`.
     """
 
     config: ProcessorConfig
     job: BatchJob
     placed: Mapping[str, Any] = field(repr=False)
+    before: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    after: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset of answered rows."""
-        config = self.config
+        config, job = self.config, self.job
         logger.info("%s", self.explain())
+        if self.before and job.preprocess is not None:
+            outside = Preprocess(function=job.preprocess, on_error=job.on_error)
+            dataset = dataset.map(outside.__call__, **self.before)
+            job = replace(job, preprocess=None)
+        postprocess = job.postprocess
+        if self.after:
+            job = replace(job, postprocess=None)
         if config.split_blocks:
             dataset = _split(dataset, config.batch_size)
-        return dataset.map_batches(
+        # A block that is taken whole lets a limit pass to the rows before it. With GPUs, Ray Data wants a number.
+        whole = config.split_blocks and not self.placed.get("num_gpus")
+        low, high = config.replicas
+        dataset = dataset.map_batches(
             BatchWorker,
-            fn_constructor_args=(self.job,),
-            batch_size=config.batch_size,
+            fn_constructor_args=(job,),
+            batch_size=None if whole else config.batch_size,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=self._compute(),
+            compute=ActorPoolStrategy(
+                min_size=low,
+                max_size=high,
+                max_concurrent_calls_per_actor=config.calls,
+                max_tasks_in_flight_per_actor=config.in_flight,
+                enable_true_multi_threading=True,
+            ),
             udf_modifying_row_count=False,
             **self.placed,
         )
-
-    def _compute(self) -> ActorPoolStrategy:
-        config = self.config
-        low, high = config.replicas
-        calls = config.max_concurrent_batches
-        return ActorPoolStrategy(
-            min_size=low,
-            max_size=high,
-            max_concurrent_calls_per_actor=calls,
-            # Some blocks wait in the actor, so that a call that ends is followed by the next at once.
-            max_tasks_in_flight_per_actor=config.max_tasks_in_flight_per_actor or calls + max(2, math.ceil(calls / 2)),
-            enable_true_multi_threading=True,
-        )
+        if self.after and postprocess is not None:
+            last = Postprocess(function=postprocess, dialect=job.dialect, on_error=job.on_error)
+            dataset = dataset.map(last.__call__, **self.after)
+        return dataset
 
     def explain(self) -> str:
         """Describe the plan in one line."""
@@ -72,13 +80,13 @@ class Processor:
         count = str(low) if low == high else f"{low} to {high}"
         model = f" with {spec.model}" if spec.model else ""
         steps = [
-            "preprocess" if self.job.preprocess else "",
+            "preprocess" if self.job.preprocess and not self.before else "",
             "template, tokenize, engine, detokenize",
-            "postprocess" if self.job.postprocess else "",
+            "postprocess" if self.job.postprocess and not self.after else "",
         ]
         return (
             f"engine {spec.engine}{model}: {count} replica(s) of {describe(resources_of(config, self.job.spec))}, each "
-            f"{config.max_concurrent_batches} x {config.batch_size} rows at once; in one actor: "
+            f"{config.calls} x {config.batch_size} rows at once; in one actor: "
             f"{', '.join(step for step in steps if step)}; a failed row "
             f"{'ends the job' if config.on_error == 'raise' else 'gets an error column'}"
         )
@@ -95,8 +103,12 @@ def make_processor(
     config: ProcessorConfig,
     preprocess: RowFunction | None = None,
     postprocess: RowFunction | None = None,
+    *,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    dialect: Dialect | None = None,
 ) -> Processor:
-    """Check the configuration and return the processor; see :func:`trunnion_ray.data.build_processor`."""
+    """Check the configuration and return the processor; ``before`` and ``after`` are arguments of ``Dataset.map``."""
     spec = config.pipeline_spec()
     unknown = sorted(set(config.columns) - set(RowColumns.__dataclass_fields__))
     if unknown:
@@ -113,6 +125,7 @@ def make_processor(
         options=config.row_options(),
         preprocess=preprocess,
         postprocess=postprocess,
+        dialect=dialect or TrunnionDialect(),
         on_error=config.on_error,
         max_pending=config.max_pending_requests,
         adapter_root=config.adapter_root,
@@ -120,4 +133,4 @@ def make_processor(
     placed = dict(placement(resources_of(config, spec)))
     if config.runtime_env is not None:
         placed["runtime_env"] = config.runtime_env
-    return Processor(config=config, job=job, placed=placed)
+    return Processor(config=config, job=job, placed=placed, before=before or {}, after=after or {})

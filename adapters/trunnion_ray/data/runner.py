@@ -7,6 +7,7 @@ import gc
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
@@ -22,11 +23,12 @@ _STOP_SECONDS: Final = 30.0
 
 
 class Answer(NamedTuple):
-    """Hold one answered row: the prompt as the engine got it, what came back, and the seconds it took."""
+    """Hold one answered row: the prompt as the engine got it, what came back, the seconds it took, its block's id."""
 
     prompt: Prompt
     completion: Completion
     seconds: float
+    block: str
 
 
 Outcome = Answer | TrunnionError
@@ -35,9 +37,10 @@ Outcome = Answer | TrunnionError
 class _Block:
     """Count down the rows of one call; the call's thread waits on ``future``."""
 
-    __slots__ = ("future", "left", "outcomes", "tasks")
+    __slots__ = ("future", "left", "name", "outcomes", "tasks")
 
     def __init__(self, size: int) -> None:
+        self.name = uuid.uuid4().hex
         self.future: Future[list[Outcome]] = Future()
         self.outcomes: list[Any] = [None] * size
         self.left = size
@@ -157,7 +160,7 @@ class BlockRunner:
             raise
         else:
             prompt = item.request.prompt if isinstance(item, Prepared) else item.prompt
-            block.settle(index, Answer(prompt, completion, time.perf_counter() - began))
+            block.settle(index, Answer(prompt, completion, time.perf_counter() - began, block.name))
 
     def _settle(self, block: _Block, index: int, error: TrunnionError) -> None:
         if self._fail_fast or isinstance(error, EngineDead):

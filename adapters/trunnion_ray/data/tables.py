@@ -45,7 +45,7 @@ OUTPUT_TYPES: Final[Mapping[str, pa.DataType]] = {
 _ARROW_ERRORS: Final = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError)
 
 
-def to_array(name: str, values: Sequence[Any], wanted: pa.DataType | None = None) -> pa.Array:
+def to_array(name: str, values: Sequence[Any], wanted: pa.DataType | None = None) -> pa.Array[Any]:
     """Return a column: of the wanted type if every value fits it, else of the type Ray Data infers."""
     if wanted is not None:
         try:
@@ -104,9 +104,9 @@ class Columns:
             if names.keys() != row.keys():
                 names.update(dict.fromkeys(row))
         arrays = {name: self._column(name, [row.get(name) for row in rows], types.get(name)) for name in names}
-        return pa.table(arrays)
+        return pa.Table.from_arrays(list(arrays.values()), names=list(arrays))
 
-    def _column(self, name: str, values: list[Any], wanted: pa.DataType | None) -> pa.Array | pa.ChunkedArray:
+    def _column(self, name: str, values: list[Any], wanted: pa.DataType | None) -> pa.Array[Any] | pa.ChunkedArray[Any]:
         if wanted is not None or name not in self.table.column_names:
             return to_array(name, values, wanted)
         column = self.table.column(name)

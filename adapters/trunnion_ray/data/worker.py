@@ -6,39 +6,39 @@ import atexit
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
+from ray.data import DataContext
+
 from trunnion import GenerateRequest, PipelineSpec
 from trunnion.errors import EngineDead, InternalError, TrunnionError
-from trunnion.rows import RowColumns, RowOptions, row_to_request
+from trunnion.rows import RowColumns, RowOptions
 
-from .failures import row_failure
+from .dialect import Dialect, TrunnionDialect
+from .failures import RowFunction, row_failure
+from .outside import FAILED_BEFORE, failure_before
 from .runner import Answer, BlockRunner, Outcome
-from .shape import Shape, TrunnionShape
 from .tables import Columns
 
 logger = logging.getLogger("trunnion.data")
 
-RowFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
-    """Hold what crosses to the replicas. ``failed_before`` names a column with the error of an earlier step."""
+    """Hold what crosses to the replicas; the functions are those that run in the engine's actor."""
 
     spec: PipelineSpec
     columns: RowColumns = field(default_factory=RowColumns)
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocess: RowFunction | None = None
     postprocess: RowFunction | None = None
-    shape: Shape = field(default_factory=TrunnionShape)
+    dialect: Dialect = field(default_factory=TrunnionDialect)
     on_error: Literal["row", "raise"] = "row"
     max_pending: int | None = None
     adapter_root: str | None = None
-    ignored_sampling: frozenset[str] = frozenset()
 
 
 class BatchWorker:
@@ -77,24 +77,27 @@ class BatchWorker:
         Raises:
             TrunnionError: The engine did not start or died; or, with ``on_error="raise"``, a row failed.
         """
+        try:
+            return self._answer(Columns(table))
+        except TrunnionError as error:
+            # Ray would put an exception of its own in the place of ours, and lose ours on the way to the driver.
+            DataContext.get_current().raise_original_map_exception = True
+            if isinstance(error, EngineDead):
+                self._failure = error
+            raise
+
+    def _answer(self, columns: Columns) -> pa.Table:
         if self._failure is not None or self._runner is None:
             raise self._failure or InternalError("the replica was closed")
-        columns = Columns(table)
-        if not table.num_rows:
+        if not columns.table.num_rows:
             return self._empty(columns)
         rows, requests = self._read(columns)
-        try:
-            outcomes = self._runner.run(requests)
-        except EngineDead as error:
-            self._failure = error
-            raise
-        return self._write(columns, rows, outcomes)
+        return self._write(columns, rows, self._runner.run(requests))
 
     def _read(self, columns: Columns) -> tuple[list[dict[str, Any]], list[GenerateRequest | TrunnionError]]:
         """Preprocess every row and make its request, or note why it has none."""
         job, options = self._job, self._options
-        whole = job.preprocess is not None or job.postprocess is not None
-        rows = columns.rows(None if whole else _names(job.columns))
+        rows = columns.rows(_names(job.columns) if self._plain(columns) else None)
         requests: list[GenerateRequest | TrunnionError] = []
         # One row at a time: few functions expect to be called from several threads, and those that wait for
         # something else can be moved into tasks of their own (preprocess_map_kwargs).
@@ -107,9 +110,15 @@ class BatchWorker:
                 raise request
         return rows, requests
 
+    def _plain(self, columns: Columns) -> bool:
+        """Tell whether the block's columns go on as they are, so that rows need not be built."""
+        job = self._job
+        functions = job.preprocess is not None or job.postprocess is not None
+        return not functions and not job.dialect.consumed and FAILED_BEFORE not in columns.names
+
     def _preprocess(self, row: dict[str, Any]) -> TrunnionError | None:
         if self._job.preprocess is None:
-            return None
+            return failure_before(row)
         try:
             row.update(self._job.preprocess(row))
         except Exception as error:  # noqa: BLE001 - the row's own error
@@ -118,23 +127,25 @@ class BatchWorker:
 
     def _request(self, row: dict[str, Any], options: RowOptions) -> GenerateRequest | TrunnionError:
         try:
-            return row_to_request(row, options)
+            return self._job.dialect.request(row, options)
         except TrunnionError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a value nobody thought of fails its row alone
             return row_failure("row", error)
 
     def _write(self, columns: Columns, rows: list[dict[str, Any]], outcomes: list[Outcome]) -> pa.Table:
-        job, shape = self._job, self._job.shape
+        job, dialect = self._job, self._job.dialect
         outputs = [
-            shape.answered(row, outcome) if isinstance(outcome, Answer) else shape.failed(row, outcome)
+            dialect.answered(row, outcome) if isinstance(outcome, Answer) else dialect.failed(row, outcome)
             for row, outcome in zip(rows, outcomes, strict=True)
         ]
-        if job.preprocess is None and job.postprocess is None and not shape.consumed:
-            made = {name: [output[name] for output in outputs] for name in shape.types}
-            return columns.extended(made, shape.types)
+        if self._plain(columns):
+            made = {name: [output[name] for output in outputs] for name in dialect.types}
+            return columns.extended(made, dialect.types)
         failed = [None if isinstance(outcome, Answer) else outcome for outcome in outcomes]
         originals = columns.rows() if any(failed) else []
+        for original in originals:
+            original.pop(FAILED_BEFORE, None)
         written: list[Mapping[str, Any]] = []
         with self._after if job.postprocess is not None else contextlib.nullcontext():
             for index, (row, output) in enumerate(zip(rows, outputs, strict=True)):
@@ -142,11 +153,11 @@ class BatchWorker:
                 if error is not None:
                     written.append(self._failed(originals[index], error))
                     continue
-                for name in shape.consumed:
+                for name in dialect.consumed:
                     row.pop(name, None)
                 row.update(output)
                 written.append(row if job.postprocess is None else self._postprocess(columns, index, row))
-        return columns.written(written, shape.types)
+        return columns.written(written, dialect.types)
 
     def _postprocess(self, columns: Columns, index: int, row: dict[str, Any]) -> Mapping[str, Any]:
         job = self._job
@@ -159,20 +170,20 @@ class BatchWorker:
                 raise failure from error
             return self._failed(columns.rows()[index], failure)
         if job.on_error == "row":
-            result.setdefault(job.shape.error, job.shape.no_error)
+            result.setdefault(job.dialect.error, job.dialect.no_error)
         return result
 
     def _failed(self, original: dict[str, Any], error: TrunnionError) -> dict[str, Any]:
         """Return a failed row: its input as it came, and its error."""
-        shape = self._job.shape
-        output = shape.failed(original, error)
-        if self._job.postprocess is not None and shape.bare_errors:
-            output = {shape.error: output[shape.error]}
+        dialect = self._job.dialect
+        output = dialect.failed(original, error)
+        if self._job.postprocess is not None and dialect.bare_errors:
+            output = {dialect.error: output[dialect.error]}
         return {**original, **output}
 
     def _empty(self, columns: Columns) -> pa.Table:
-        if self._job.preprocess is None and self._job.postprocess is None and not self._job.shape.consumed:
-            return columns.extended({name: [] for name in self._job.shape.types}, self._job.shape.types)
+        if self._plain(columns):
+            return columns.extended({name: [] for name in self._job.dialect.types}, self._job.dialect.types)
         return pa.table({})
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Say which columns an answered or a failed row gets."""
+"""Speak one vocabulary of columns: which make a request, and which an answered or a failed row gets."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
+
+from trunnion import GenerateRequest
 from trunnion.errors import TrunnionError
-from trunnion.rows import completion_to_columns, error_columns
+from trunnion.rows import RowOptions, completion_to_columns, error_columns, row_to_request
 
 from .runner import Answer
 from .tables import OUTPUT_TYPES
 
 
-class Shape(Protocol):
-    """Make the output columns of a row; always the same ones, with the types of :attr:`types`.
+class Dialect(Protocol):
+    """Read requests from rows and write the output columns; always the same ones, with the types of ``types``.
 
     Attributes:
         types: Arrow types of the output columns.
@@ -31,6 +33,10 @@ class Shape(Protocol):
     no_error: Any
     bare_errors: bool
 
+    def request(self, row: Mapping[str, Any], options: RowOptions) -> GenerateRequest:
+        """Return the request of a row. Raises :class:`InvalidArgument` that names the column."""
+        ...
+
     def answered(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         """Return the output columns of an answered row."""
         ...
@@ -40,7 +46,7 @@ class Shape(Protocol):
         ...
 
 
-class TrunnionShape:
+class TrunnionDialect:
     """Give the columns of :data:`trunnion.rows.OUTPUT_COLUMNS`."""
 
     types: Mapping[str, pa.DataType] = OUTPUT_TYPES
@@ -48,6 +54,10 @@ class TrunnionShape:
     error = "error"
     no_error: Any = None
     bare_errors = True
+
+    def request(self, row: Mapping[str, Any], options: RowOptions) -> GenerateRequest:
+        """Return the request of a row. Raises :class:`InvalidArgument` that names the column."""
+        return row_to_request(row, options)
 
     def answered(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:  # noqa: ARG002
         """Return the output columns of an answered row."""
