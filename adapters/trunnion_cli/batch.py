@@ -89,11 +89,15 @@ class BatchRun:
             return error_columns(failure)
 
     async def _write(self) -> None:
-        while (item := await self._window.get()) is not None:
+        while True:
+            if self._window.empty():
+                self._output.flush()
+            item = await self._window.get()
+            if item is None:
+                return
             row, task = item
             if not task.done():
                 self._output.flush()
             columns = await task
             self._output.write({**row, **columns})
             self._progress.count(columns)
-        self._output.flush()

@@ -42,6 +42,8 @@ def set_up_logging() -> None:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", level)
     if not STATE.verbose:
+        # It logs every stream that a stop cuts off as an error of the app, whose own errors are logged elsewhere.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -33,6 +33,7 @@ class Interrupts:
         self.action: Callable[[], None] = lambda: None
         self.signal = 0
         self._timer: threading.Timer | None = None
+        self._before: dict[int, Any] = {}
 
     @property
     def code(self) -> int:
@@ -41,8 +42,13 @@ class Interrupts:
 
     def install(self) -> None:
         """Take SIGINT and SIGTERM over."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def uninstall(self) -> None:
+        """Give the signals back to who had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self.forgive()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.signal:
@@ -64,7 +70,7 @@ def run_async(command: Callable[[Interrupts], Coroutine[Any, Any, T]]) -> T:
     """Run a command on an event loop of its own and return its result. After a signal the process ends here."""
     import uvloop
 
-    loop = uvloop.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     interrupts = Interrupts()
     task = loop.create_task(command(interrupts))
 
@@ -74,13 +80,12 @@ def run_async(command: Callable[[Interrupts], Coroutine[Any, Any, T]]) -> T:
     interrupts.action = cancel
     interrupts.install()
     try:
-        result: T = loop.run_until_complete(task)
-    except BaseException as error:
-        if interrupts.signal and isinstance(error, asyncio.CancelledError):
-            end_now(interrupts.code)
-        _close(loop, interrupts)
-        raise
-    _close(loop, interrupts)
+        try:
+            result: T = loop.run_until_complete(task)
+        finally:
+            _close(loop, interrupts)
+    finally:
+        interrupts.uninstall()
     return result
 
 

@@ -133,9 +133,9 @@ class SpooledParquetOutput(JsonlOutput):
         made = self.temporary.with_suffix(".parquet.tmp")
         try:
             schema = output_schema(None)
+            fixed = frozenset(schema.names)
             for rows in _groups(self.temporary):
-                found = pa.Table.from_pylist(rows).schema
-                schema = pa.unify_schemas([schema, _without(found, schema)], promote_options="permissive")
+                schema = pa.unify_schemas([schema, _inferred(rows, skip=fixed)], promote_options="permissive")
             with import_parquet().ParquetWriter(made, schema) as writer:
                 for rows in _groups(self.temporary):
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
@@ -149,12 +149,12 @@ class SpooledParquetOutput(JsonlOutput):
         self.temporary.unlink()
 
 
-def _without(found: Any, fixed: Any) -> Any:
-    """Return the fields whose type is not fixed by the output columns."""
+def _inferred(rows: list[dict[str, Any]], *, skip: frozenset[str]) -> Any:
+    """Return the schema of the columns that any of the rows has."""
     import pyarrow as pa
 
-    names = set(output_schema(None).names)
-    return pa.schema([field for field in found if field.name not in names]) if fixed is not None else found
+    names = dict.fromkeys(name for row in rows for name in row if name not in skip)
+    return pa.schema([(name, pa.array([row.get(name) for row in rows]).type) for name in names])
 
 
 def _groups(path: Path) -> Iterator[list[dict[str, Any]]]:

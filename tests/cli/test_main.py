@@ -1,0 +1,189 @@
+"""The command's frame: fast help, one line per mistake, tracebacks only on demand, plugins, the demo model."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from trunnion_cli.assignments import parse_assignments
+from trunnion_cli.main import main
+from trunnion_cli.state import STATE
+
+BROKEN_PLUGINS = {
+    "broken-one": "raise RuntimeError('no luck')",
+    "twin-a": "import trunnion",
+    "twin-b": "import trunnion",
+}
+
+
+@pytest.fixture
+def say_one_line(capfd, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("TRUNNION_PLUGINS_BLOCK", "TRUNNION_PLUGINS_ALLOW"):
+        monkeypatch.setenv(name, "")
+
+    def run(*arguments):
+        monkeypatch.setattr(STATE, "policy_names", [])
+        code = main(list(arguments))
+        captured = capfd.readouterr()
+        lines = captured.err.splitlines()
+        assert len(lines) == 1, captured.err
+        assert lines[0].startswith("error: ")
+        assert captured.out == ""
+        return code, lines[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "in.jsonl", "out.jsonl", "--modle", "x"], "No such option: --modle"),
+        (["swerve"], "No such command 'swerve'"),
+        (["run", "in.jsonl"], "Missing argument 'OUTPUT'"),
+        (["run", "in.jsonl", "out.jsonl", "--engine", "sim"], "INPUT in.jsonl does not exist"),
+        (["run", "in.csv", "out.jsonl", "--engine", "sim"], "must end in .jsonl or .parquet"),
+        (["run", "-", "out.csv", "--engine", "sim"], "OUTPUT out.csv"),
+        (["run", "-", "no/out.jsonl", "--engine", "sim"], "its folder does not exist"),
+        (["run", "-", "-", "--engine", "sim", "--replicas", "2"], "--replicas needs --ray"),
+        (["run", "-", "-", "--engine", "sim", "--ray"], "--ray reads a file"),
+        (["run", "-", "-", "--engine", "sim", "--concurrency", "0"], "--concurrency"),
+        (["run", "-", "-", "--engine", "sim", "--set", "slot=1"], "did you mean 'slots'?"),
+        (["run", "-", "-", "--engine", "sim", "--set", "slots=many"], "setting 'slots'"),
+        (["run", "-", "-", "--engine", "sim", "--set", "slots"], "--set takes KEY=VALUE, not 'slots'"),
+        (["run", "-", "-", "--engine", "sim", "--sampling", "temprature=1"], "did you mean 'temperature'?"),
+        (["chat", "--engine", "simm"], "did you mean 'sim'?"),
+        (["chat", "./nothing-here", "--engine", "vllm"], "no model at ./nothing-here"),
+        (["chat", "--engine", "sim", "--adapter", "=x"], "--adapter takes NAME=PATH"),
+        (["serve", "no/such/model", "--engine", "sim"], "no model at no/such/model"),
+        (["serve", "--engine", "sim", "--port", "99999"], "--port"),
+        (["serve", "--engine", "sim", "--port", "0", "--api-keys-env", "NO_SUCH_KEYS"], "NO_SUCH_KEYS"),
+        (["plugins", "schema", "smi"], "did you mean 'sim'?"),
+        (["plugins", "schema", "sim", "--kind", "motor"], "--kind is one of engine"),
+        (["--block-plugin", "sim", "plugins", "schema", "sim"], "could not be loaded"),
+        (["--block-plugin", "sim", "chat", "--engine", "sim"], "is blocked"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(say_one_line, arguments, words):
+    code, line = say_one_line(*arguments)
+    assert words in line
+    assert code == 2
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    script = (
+        "import sys, time; began = time.process_time()\n"
+        "import trunnion_cli.main as m\n"
+        "code = m.main(['--help'])\n"
+        "print(time.process_time() - began, file=sys.stderr)\n"
+        "heavy = {'ray', 'torch', 'vllm', 'transformers', 'pyarrow', 'numpy', 'pydantic', 'uvicorn', 'trunnion'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    seconds, heavy = done.stderr.split("\n")[:2]
+    assert "demo-model" in done.stdout
+    assert heavy == "[]"
+    assert float(seconds) < 0.7
+
+
+def test_debug_shows_the_traceback(cli):
+    result = cli.run("run", "gone.jsonl", "-", "--engine", "sim", "--debug")
+    assert "Traceback" in result.err
+    assert "ConfigError" in result.err
+    assert result.code == 1
+
+
+def test_assignments_nest_and_parse_json():
+    pairs = ["a.b=1", "a.c=x y", "d=[1, 2]", 'e="7"', "f=true", "g=a=b", "h="]
+    expected = {"a": {"b": 1, "c": "x y"}, "d": [1, 2], "e": "7", "f": True, "g": "a=b", "h": ""}
+    assert parse_assignments("--set", pairs) == expected
+    with pytest.raises(Exception, match="a is already set to a value"):
+        parse_assignments("--set", ["a=1", "a.b=2"])
+
+
+def test_plugins_are_listed_and_described(capfd):
+    assert main(["plugins", "list", "--json"]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert {"kind": "engine", "name": "sim", "state": "ok"}.items() <= next(
+        r for r in rows if r["name"] == "sim"
+    ).items()
+    assert main(["plugins", "list"]) == 0
+    assert "chat_template" in capfd.readouterr().out
+    assert main(["plugins", "schema", "sim"]) == 0
+    assert "slots" in json.loads(capfd.readouterr().out)["properties"]
+    assert main(["engines"]) == 0
+    assert "probes_health" in capfd.readouterr().out
+
+
+def make_distribution(folder, name, entry_point, module, source):
+    (folder / f"{module}.py").write_text(source, encoding="utf-8")
+    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(f"[trunnion.plugins]\n{entry_point} = {module}\n", encoding="utf-8")
+
+
+STAGE_NAMED_SIM = """
+from trunnion import StagePlugin, hookimpl
+@hookimpl
+def trunnion_stages():
+    return [StagePlugin(name="sim", factory="x:y")]
+"""
+
+
+def test_doctor_says_what_is_broken_and_what_to_do(cli, tmp_path):
+    make_distribution(tmp_path, "broken-one", "broken", "broken_one", "raise RuntimeError('no luck')")
+    make_distribution(tmp_path, "twin-a", "twin", "twin_a", "")
+    make_distribution(tmp_path, "twin-b", "twin", "twin_b", "")
+    env = {"PYTHONPATH": str(tmp_path)}
+    result = cli.run("plugins", "doctor", env=env)
+    assert result.code == 1, result
+    assert "failed: plugin broken (from broken-one 1.0, broken_one)" in result.out
+    assert "no luck" in result.out
+    assert "python -c 'import broken_one'" in result.out
+    assert result.out.count("conflict: plugin twin") == 2
+    assert "Traceback" not in result.err
+    blocked = cli.run("--block-plugin", "broken-one", "--block-plugin", "twin-b", "plugins", "doctor", env=env)
+    assert "blocked: plugin broken" in blocked.out
+    assert "conflict" not in blocked.out
+
+
+def test_doctor_is_content_where_nothing_is_broken(capfd):
+    code = main(["plugins", "doctor"])
+    assert code == 0, capfd.readouterr().out
+
+
+def test_one_name_of_two_kinds_must_be_told_apart(cli, tmp_path):
+    make_distribution(tmp_path, "other", "other", "other_plugin", STAGE_NAMED_SIM)
+    env = {"PYTHONPATH": str(tmp_path)}
+    result = cli.run("plugins", "schema", "sim", env=env)
+    assert result.code == 2
+    assert "--kind engine or --kind stage" in result.err
+    assert "slots" in cli.run("plugins", "schema", "sim", "--kind", "engine", env=env).out
+
+
+def test_allowing_loads_nothing_else_and_a_name_that_fits_nothing_is_told(cli):
+    result = cli.run("--allow-plugin", "sim", "--block-plugin", "nonesuch", "plugins", "list", "--json")
+    states = {row["name"]: row["state"] for row in json.loads(result.out)}
+    assert states["sim"] == "ok"
+    assert {state for name, state in states.items() if name != "sim"} == {"blocked"}
+    assert "--block-plugin nonesuch: no installed plugin" in result.err
+
+
+def test_without_a_real_engine_the_error_says_what_to_install(say_one_line):
+    code, line = say_one_line("--allow-plugin", "sim", "chat", "--message", "hello")
+    assert code == 2
+    assert "pip install 'trunnion[vllm]'" in line
+    assert "--engine sim" in line
+
+
+def test_the_demo_model_is_written_once_unless_forced(cli, tmp_path):
+    result = cli.run("demo-model", "demo")
+    assert result.code == 0, result
+    assert (tmp_path / "demo" / "config.json").exists()
+    again = cli.run("demo-model", "demo")
+    assert again.code == 2
+    assert again.err.startswith("error: demo is not empty")
+    assert cli.run("demo-model", "demo", "--force").code == 0

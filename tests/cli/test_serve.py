@@ -1,0 +1,55 @@
+"""One process that serves: it says where, refuses until ready, answers, and ends without a trace."""
+
+import json
+import signal
+import socket
+import urllib.request
+
+import pytest
+from cli_lines import wait_for_line
+
+SIM = ("--engine", "sim")
+
+
+def ask(url, **body):
+    message = {"messages": [{"role": "user", "content": "hi"}], **body}
+    request = urllib.request.Request(
+        f"{url}/chat/completions", json.dumps(message).encode(), {"content-type": "application/json"}
+    )
+    return urllib.request.urlopen(request, timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_a_signal_and_ends_streams(cli, number):
+    process = cli.start(
+        "serve", "some-model", *SIM, "--port", "0", "--adapter", "loud", "--set", "tpot=0.05", "--drain", "0.5"
+    )
+    said = wait_for_line(process.stderr, "Ctrl-C stops it")
+    assert "ready: some-model and its adapters loud at http://127.0.0.1:" in said
+    assert "curl http://127.0.0.1:" in said
+    url = said.partition(" at ")[2].split()[0]
+    with ask(url, model="loud", max_tokens=2) as response:
+        assert json.load(response)["choices"][0]["message"]["content"].isupper()
+    stream = ask(url, model="some-model", max_tokens=5000, stream=True)
+    assert stream.readline().startswith(b"data: ")
+    result = cli.interrupt(process, number)
+    assert result.code == 128 + number, result
+    assert "stopping" in result.err
+    assert "Traceback" not in result.err
+    stream.close()
+
+
+def test_a_port_that_is_taken_is_found_out_before_the_engine_starts(cli):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = cli.run("serve", *SIM, "--port", port, "--set", "startup_seconds=30")
+    assert result.code == 2
+    assert f"error: cannot listen on 127.0.0.1:{port}" in result.err
+
+
+def test_ctrl_c_while_the_engine_starts(cli):
+    process = cli.start("serve", *SIM, "--port", "0", "--set", "startup_seconds=60")
+    wait_for_line(process.stderr, "starting sim")
+    assert cli.interrupt(process).code == 130
