@@ -17,11 +17,13 @@ import os
 import statistics
 import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import uvicorn
 import uvloop
+
 from http_client import LoadResult, http_request, run_load
 from trunnion.engine import EngineInfo
 from trunnion.events import ChoiceDelta, GenerateEvent, Usage
@@ -39,7 +41,7 @@ _FINAL = GenerateEvent(
 )
 
 
-async def scripted(final: bool) -> AsyncGenerator[GenerateEvent, None]:
+async def scripted(*, final: bool) -> AsyncGenerator[GenerateEvent, None]:
     if final:
         await asyncio.sleep(0)
         yield _FINAL
@@ -58,7 +60,7 @@ class Model:
     ready = True
 
     def generate(self, request: Any) -> AsyncGenerator[GenerateEvent, None]:
-        return scripted(request.delivery == "final")
+        return scripted(final=request.delivery == "final")
 
     async def embed(self, prompts: Any, *, dimensions: Any = None, adapter: Any = None) -> Any:
         raise NotImplementedError
@@ -105,7 +107,7 @@ def _server(which: str) -> uvicorn.Server:
     return uvicorn.Server(uvicorn.Config(by_hand, port=0, **options))
 
 
-def _run_server(which: str, pipe: Any, profile: bool) -> None:
+def _run_server(which: str, pipe: Any, profile: bool) -> None:  # noqa: FBT001 - crosses to the process by position
     """Serve, and answer every message on the pipe with the CPU time used so far."""
     server = _server(which)
     loop_ready = False
@@ -158,7 +160,7 @@ class Served:
         self.process.join(10)
 
 
-def _body(stream: bool) -> bytes:
+def _body(*, stream: bool) -> bytes:
     messages = [{"role": "system", "content": "You write haikus."}, {"role": "user", "content": "About the sea."}]
     return json.dumps(
         {"model": "m", "messages": messages, "stream": stream, "max_tokens": EVENTS, "temperature": 0.0}
@@ -166,7 +168,7 @@ def _body(stream: bool) -> bytes:
 
 
 def measure(served: Served, *, stream: bool, requests: int, connections: int) -> tuple[LoadResult, float]:
-    data = http_request("/v1/chat/completions", _body(stream))
+    data = http_request("/v1/chat/completions", _body(stream=stream))
     before = served.cpu()
     result = uvloop.run(run_load(lambda _: data, port=served.port, connections=connections, requests=requests, keep=1))
     assert result.errors == 0, result.summary()
@@ -218,7 +220,7 @@ def main() -> None:
         for server in servers.values():
             server.stop()
     if args.json:
-        with open(args.json, "w") as file:
+        with Path(args.json).open("w") as file:
             json.dump(table, file, indent=1)
 
 

@@ -160,7 +160,7 @@ class _Connection(asyncio.Protocol):
             result.samples.append(b"".join(self.body))
         self._send()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         load = self.load
         load.open -= 1
         if self.busy:
