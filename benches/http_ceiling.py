@@ -219,6 +219,7 @@ def main() -> None:
     finally:
         for server in servers.values():
             server.stop()
+    table["load_average"] = [round(x, 1) for x in os.getloadavg()]  # others at work on the machine show here
     if args.json:
         with Path(args.json).open("w") as file:
             json.dump(table, file, indent=1)
