@@ -1,4 +1,8 @@
-"""Wait for what a command says."""
+"""Name the command under test, and wait for what it says."""
+
+import sys
+
+COMMAND = [sys.executable, "-m", "trunnion_cli.main"]
 
 
 def wait_for_line(stream, wanted):

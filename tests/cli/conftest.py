@@ -4,13 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-COMMAND = [sys.executable, "-m", "trunnion_cli.main"]
+from cli_lines import COMMAND
 
 
 class Cli:

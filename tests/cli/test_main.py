@@ -10,12 +10,6 @@ from trunnion_cli.assignments import parse_assignments
 from trunnion_cli.main import main
 from trunnion_cli.state import STATE
 
-BROKEN_PLUGINS = {
-    "broken-one": "raise RuntimeError('no luck')",
-    "twin-a": "import trunnion",
-    "twin-b": "import trunnion",
-}
-
 
 @pytest.fixture
 def say_one_line(capfd, monkeypatch, tmp_path):
