@@ -9,7 +9,8 @@ taken without preprocessing; stat loggers called as ``record(scheduler_stats=...
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -57,6 +58,23 @@ def engine_arg_defaults() -> dict[str, Any]:
         else:
             defaults[field.name] = field.default
     return defaults
+
+
+def with_config_objects(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return engine arguments with each JSON object that stands for a config class made into one.
+
+    vLLM's command line does this in its parser, AsyncEngineArgs itself only for some fields.
+    """
+    made = dict(args)
+    for field in dataclasses.fields(AsyncEngineArgs):
+        value = args.get(field.name)
+        if not isinstance(value, dict):
+            continue
+        kinds = typing.get_args(field.type) or (field.type,)
+        configs = [kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+        if len(configs) == 1 and not any(typing.get_origin(kind) is dict or kind is dict for kind in kinds):
+            made[field.name] = configs[0](**value)
+    return made
 
 
 def stat_logger_factory(on_step: Callable[[int, Any], None], *, only: bool) -> Any:
@@ -116,4 +134,5 @@ __all__ = [
     "on_cpu",
     "skip_request_stats",
     "stat_logger_factory",
+    "with_config_objects",
 ]

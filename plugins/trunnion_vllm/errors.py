@@ -26,6 +26,7 @@ _FIELDS: Final = {
     "structured_outputs": "output_format",
     "structured output": "output_format",
     "grammar": "output_format",
+    "choice": "output_format",
     "guidance": "output_format",
     "regex": "output_format",
     "json": "output_format",
@@ -55,6 +56,7 @@ _FIELDS: Final = {
 _UNSUPPORTED: Final = re.compile(
     r"not (yet |currently )?support|does not support|unsupported|is not enabled", re.IGNORECASE
 )
+_NO_ADAPTER: Final = re.compile(r"Loading lora (\S+) failed: No adapter found for (\S+?)[',]?(\s|$)")
 _OVERFLOW: Final = re.compile(r"longer than the maximum|maximum context length|max_model_len", re.IGNORECASE)
 
 
@@ -63,6 +65,8 @@ def map_error(error: BaseException) -> TrunnionError:
     from . import _vllm
 
     message = str(error) or type(error).__name__
+    if lost := _NO_ADAPTER.search(message):  # a worker's error arrives here as the text of another one
+        return AdapterNotFound(f"there is no adapter for {lost[1]!r} at {lost[2]}", param="adapter")
     mapping: Mapping[tuple[type[BaseException], ...], Callable[[], TrunnionError]] = {
         (TrunnionError,): lambda: cast("TrunnionError", error),
         (_vllm.EngineDeadError,): lambda: EngineDead(

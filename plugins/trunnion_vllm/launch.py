@@ -77,7 +77,8 @@ def build_args(model: str, config: VLLMConfig) -> Any:
         raise ConfigError(f"{wrong} (vLLM {_vllm.VERSION})", param="engine_kwargs")
     changed = {name: value for name, value in args.items() if value != defaults[name]}
     logger.info("vLLM %s, arguments that differ from its defaults: %s", _vllm.VERSION, changed or "none")
-    return _vllm.AsyncEngineArgs(model=str(Path(model).expanduser()) if model.startswith("~") else model, **args)
+    path = str(Path(model).expanduser()) if model.startswith("~") else model
+    return _vllm.AsyncEngineArgs(model=path, **_vllm.with_config_objects(args))
 
 
 def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) -> Any:

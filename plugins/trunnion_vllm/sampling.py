@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
@@ -41,6 +41,7 @@ EXTRA_FIELDS: Final = (
 """What ``request.extra["vllm"]`` may hold: SamplingParams fields that the contract has no word for."""
 
 _CACHE_SIZE: Final = 256
+_Identity = tuple[int, int, str, bool]
 
 
 class SamplingConverter:
@@ -54,9 +55,10 @@ class SamplingConverter:
     def __init__(self, defaults: Mapping[str, Any] | None = None) -> None:
         """Take the model's defaults, as ``ModelConfig.get_diff_sampling_param()`` returns them."""
         self._defaults = dict(defaults or {})
-        # Rows of a batch share one frozen value, so its identity is the cheapest key; the value itself is kept
-        # alive beside the result, so that the identity cannot be taken over by another.
-        self._cache: dict[tuple[int, int, str, bool], tuple[Sampling, OutputFormat | None, Any]] = {}
+        # Rows of a batch share one frozen value, so its identity is the cheapest key; the value is kept beside the
+        # result, so that its identity cannot pass to another. Requests from outside share equal values.
+        self._by_identity: dict[_Identity, tuple[Sampling, OutputFormat | None, Any]] = {}
+        self._by_value: dict[Hashable, Any] = {}
 
     def convert(self, request: GenerateRequest) -> Any:
         """Return SamplingParams for a request; shared between requests, so not to be changed.
@@ -65,18 +67,31 @@ class SamplingConverter:
             InvalidArgument: ``extra["vllm"]`` holds something unknown, or the output format is not valid.
             ValueError: vLLM refuses a value (to be mapped by the caller).
         """
-        sampling, output_format = request.sampling, request.output_format
         extra = request.extra.get("vllm") if request.extra else None
         if extra:
             return self._build(request, extra)
+        sampling, output_format = request.sampling, request.output_format
         key = (id(sampling), id(output_format), request.delivery, request.detokenize)
-        hit = self._cache.get(key)
+        hit = self._by_identity.get(key)
         if hit is not None:
             return hit[2]
-        params = self._build(request, {})
-        if len(self._cache) >= _CACHE_SIZE:
-            self._cache.clear()
-        self._cache[key] = (sampling, output_format, params)
+        params = self._share(request)
+        if len(self._by_identity) >= _CACHE_SIZE:
+            self._by_identity.clear()
+        self._by_identity[key] = (sampling, output_format, params)
+        return params
+
+    def _share(self, request: GenerateRequest) -> Any:
+        key = (request.sampling, request.output_format, request.delivery, request.detokenize)
+        try:
+            params = self._by_value.get(key)
+        except TypeError:  # a mapping within: logit_bias, a JSON schema
+            return self._build(request, {})
+        if params is None:
+            params = self._build(request, {})
+            if len(self._by_value) >= _CACHE_SIZE:
+                self._by_value.clear()
+            self._by_value[key] = params
         return params
 
     def _build(self, request: GenerateRequest, extra: Mapping[str, Any]) -> Any:

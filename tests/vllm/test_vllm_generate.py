@@ -10,7 +10,6 @@ from trunnion.completion import collect
 from trunnion.errors import AdapterNotFound, ContextOverflow, InvalidArgument, UnsupportedFeature
 from trunnion.formats import Regex
 from trunnion.requests import GenerateRequest, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
-from trunnion_vllm.events import logprobs
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
@@ -135,11 +134,10 @@ async def test_narrow_sampling_is_greedy(engine, narrow):
 
 
 async def test_logit_bias_and_penalties(engine):
-    bias = {40: 100.0, 41: 99.0}
-    assert (await first(engine, ignore_eos=True, logit_bias=bias)).token_ids == [40] * 12
-    for penalty in ("presence_penalty", "frequency_penalty"):
-        answer = await first(engine, ignore_eos=True, logit_bias=bias, **{penalty: 2.0})
-        assert set(answer.token_ids) == {40, 41}, penalty
+    bias = {40: 100.0, 41: 80.0}
+    values = {"ignore_eos": True, "max_tokens": 40, "logit_bias": bias}
+    assert (await first(engine, **values)).token_ids == [40] * 40
+    assert set((await first(engine, **values, frequency_penalty=2.0)).token_ids) == {40, 41}
     plain = await first(engine, ignore_eos=True, max_tokens=40)
     varied = await first(engine, ignore_eos=True, max_tokens=40, repetition_penalty=5.0)
     assert len(set(varied.token_ids)) > len(set(plain.token_ids))
@@ -147,8 +145,8 @@ async def test_logit_bias_and_penalties(engine):
 
 @pytest.mark.parametrize("delivery", ["delta", "final"])
 async def test_logprobs(engine, tokenizer, delivery):
-    fields = {"delivery": delivery}
-    answer = await run(engine, ignore_eos=True, max_tokens=4, logprobs=3, prompt_logprobs=1, fields=fields)
+    values = {"ignore_eos": True, "skip_special_tokens": False, "logprobs": 3, "prompt_logprobs": 1}
+    answer = await run(engine, max_tokens=4, **values, fields={"delivery": delivery})
     choice = answer.choices[0]
     assert [entry.token_id for entry in choice.logprobs] == choice.token_ids
     for entry in choice.logprobs:
@@ -162,10 +160,6 @@ async def test_logprobs(engine, tokenizer, delivery):
     assert len(answer.prompt_logprobs[1].top) == 1
     alone = await first(engine, ignore_eos=True, max_tokens=2, logprobs=0)
     assert [entry.top for entry in alone.logprobs] == [(), ()]
-
-
-def test_a_token_without_logprobs_gives_none():
-    assert logprobs([], None, 1) == ()
 
 
 async def test_an_adapter_changes_the_answer(engine, adapters):
@@ -190,8 +184,9 @@ async def test_adapters_come_and_go(engine, adapters):
         await engine.unload_adapter("again")
     with pytest.raises(AdapterNotFound):
         await run(engine, fields={"adapter": "again"})
-    with pytest.raises((AdapterNotFound, InvalidArgument)):
+    with pytest.raises(AdapterNotFound, match="/no/such/adapter"):
         await engine.load_adapter(AdapterRef(name="lost", path="/no/such/adapter"))
+    await engine.check_health()
 
 
 async def test_nothing_is_taken_before_the_first_step(engine):
