@@ -68,7 +68,9 @@ async def _next(events: AsyncGenerator[GenerateEvent, None], alarm: _Alarm) -> G
     before = task.cancelling()
     alarm.waiting = task
     try:
-        event = await anext(events, None)
+        event = await events.__anext__()
+    except StopAsyncIteration:
+        return None
     except asyncio.CancelledError as error:
         if alarm.rung() and task.uncancel() <= before:
             raise _too_late() from error

@@ -106,7 +106,7 @@ class FakeEngine:
 
 
 def registry(engine=None, *, hooks=(), stages=()):
-    """Build a registry that holds this engine as "fake", hooks as (plugin fields, object), stages as (plugin, object)."""
+    """Build a registry that holds this engine as "fake"; hooks and stages are pairs of plugin fields and object."""
     engines = []
     if engine is not None:
         build = factory(lambda _model, _config: engine)

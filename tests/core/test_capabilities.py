@@ -7,10 +7,10 @@ from trunnion.capabilities import HINTS, PROTOCOLS, check_extra, check_features,
 from trunnion.errors import UnsupportedFeature
 
 SAMPLING = {
-    "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "max_tokens": 5, "min_tokens": 1, "n": 2, "stop": ("a",),
-    "stop_token_ids": (1,), "include_stop_str_in_output": True, "ignore_eos": True, "seed": 1, "presence_penalty": 1.0,
-    "frequency_penalty": 1.0, "repetition_penalty": 1.1, "logit_bias": {1: 1.0}, "logprobs": 0, "prompt_logprobs": 0,
-    "skip_special_tokens": False,
+    "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "max_tokens": 5, "min_tokens": 1, "n": 2,
+    "stop": ("a",), "stop_token_ids": (1,), "include_stop_str_in_output": True, "ignore_eos": True, "seed": 1,
+    "presence_penalty": 1.0, "frequency_penalty": 1.0, "repetition_penalty": 1.1, "logit_bias": {1: 1.0},
+    "logprobs": 0, "prompt_logprobs": 0, "skip_special_tokens": False,
 }  # fmt: skip
 REQUEST = {
     "tools": ({"type": "function"},),

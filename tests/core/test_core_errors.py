@@ -109,11 +109,9 @@ def test_copies_and_notes():
 
 
 def test_the_cause_is_kept_here_and_left_behind_by_pickle():
+    error = NotFound("no such thing")
     with pytest.raises(NotFound) as caught:
-        try:
-            raise KeyError("raw")
-        except KeyError as raw:
-            raise NotFound("no such thing") from raw
+        raise error from KeyError("raw")
     assert isinstance(caught.value.__cause__, KeyError)
     assert pickle.loads(pickle.dumps(caught.value)).__cause__ is None
 

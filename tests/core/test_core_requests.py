@@ -10,10 +10,10 @@ from trunnion.errors import ConfigError, InvalidArgument
 VALUES = [
     t.SamplingParams(stop=("a",), logit_bias={1: 2.0}),
     t.GenerateRequest(prompt=t.TextPrompt(text="x"), sampling=t.SamplingParams(n=2), tools=({"type": "function"},)),
-    t.GenerateEvent(choices=(t.ChoiceDelta(text="x", token_ids=(1,)),), usage=t.Usage(prompt_tokens=1, completion_tokens=1)),
+    t.GenerateEvent(choices=(t.ChoiceDelta(text="x"),), usage=t.Usage(prompt_tokens=1, completion_tokens=1)),
     t.EngineInfo(engine="e", model="m", capabilities=t.Capabilities.of(yes=("tools",), reasons={"tools": "yes"})),
     t.EngineSpec(engine="e", config={"a": [1, {"b": None}]}),
-    t.PipelineSpec(engine=t.EngineSpec(engine="e"), stages=(t.StageSpec(stage="s"),), policy=t.PluginPolicy(block={"x"})),
+    t.PipelineSpec(engine=t.EngineSpec(engine="e"), stages=(t.StageSpec(stage="s"),), policy=t.PluginPolicy()),
     t.Resources(bundles=(t.Bundle(gpu=1, custom={"x": 1}),)),
     t.LoadReport(running=1, waiting=0, timestamp=1.0),
 ]  # fmt: skip

@@ -166,13 +166,17 @@ async def test_a_request_given_up_is_seen_as_cancelled(how, cls):
     assert spy.summary.usage is None
 
 
+async def read_to_usage(stream):
+    async with aclosing(stream) as events:
+        async for e in events:
+            if e.usage is not None:
+                break
+
+
 async def test_closing_after_the_terminal_event_is_no_cancellation():
     log = []
     async with opened(FakeEngine(), hooks=installed(Spy("a", log))) as pipeline:
-        async with aclosing(pipeline.generate(request())) as events:
-            async for e in events:
-                if e.usage is not None:
-                    break
+        await read_to_usage(pipeline.generate(request()))
     assert [entry[1] for entry in log] == ["start", "before", "after", "stop"]
 
 

@@ -174,7 +174,8 @@ FAILURES = {
     "wrong factory": (GOOD + "@hookimpl\ndef trunnion_engines():\n    return [EnginePlugin(name='foo', factory='a.b')]",
                       "factory must be 'module:callable'"),
     "wrong api version": (
-        GOOD + "@hookimpl\ndef trunnion_engines():\n    return [EnginePlugin(name='foo', factory='a:b', api_version=None)]",
+        GOOD + "@hookimpl\ndef trunnion_engines():\n"
+        "    return [EnginePlugin(name='foo', factory='a:b', api_version=None)]",
         "TypeError",
     ),
 }  # fmt: skip
@@ -203,7 +204,7 @@ def test_an_entry_point_that_registers_nothing_is_still_seen(site):
     registry = site.registry()
     [record] = registry.plugins()
     assert (record.name, record.kind, record.state, record.reason) == ("foo", "", PluginState.OK, "registers nothing")
-    with pytest.raises(PluginNotFound, match="no engine plugin is called 'foo'; there are: none$"):
+    with pytest.raises(PluginNotFound, match=r"no engine plugin is called 'foo'; there are: none$"):
         registry.engine("foo")
 
 
@@ -287,7 +288,7 @@ def test_a_missing_model_is_named(foo):
 
 
 def test_a_factory_that_raises_is_a_failed_plugin(foo):
-    with pytest.raises(PluginFailed, match="cannot be built .*RuntimeError: broken inside") as caught:
+    with pytest.raises(PluginFailed, match=r"cannot be built .*RuntimeError: broken inside") as caught:
         foo.build_engine(foo.engine_spec("foo", "m", {"speed": 7}))
     assert isinstance(caught.value.__cause__, RuntimeError)
 

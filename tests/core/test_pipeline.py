@@ -236,7 +236,7 @@ async def test_before_start_nothing_works_but_stop():
 async def test_a_failed_start_stops_the_engine(start, error):
     engine = FakeEngine(start=start, stop=RuntimeError("worse"))
     pipeline = t.Pipeline(t.EngineSpec(engine="fake"), registry=fake.registry(engine))
-    with pytest.raises(error, match="no room|did not start: OSError: no file"):
+    with pytest.raises(error, match=r"no room|did not start: OSError: no file"):
         await pipeline.start()
     assert engine.log == ["start", "stop"]
 
@@ -460,14 +460,19 @@ def test_length_of_a_prompt_never_raises():
     assert _characters(t.MessagesPrompt(messages=messages)) == 5
 
 
+REFUSED = (
+    "messages: refused: engine 'fake' takes prompts as token_ids or text, and no stage turns messages into "
+    "that; send token_ids, or install a stage that converts them (`trunnion plugins list`)"
+)
+
+
 async def test_explain_tells_engine_chain_and_refusals():
     async with opened(FakeEngine(library="fake 1", context_length=9, adapters=("a",)), listed=LISTED,
                       stages=[(KEEP, Upper()), (STOP, Stop())]) as pipeline:  # fmt: skip
         assert pipeline.explain().splitlines() == [
             "engine fake (fake 1), model m, context 9 tokens, useful concurrency 1",
             "adapters: a",
-            "messages: refused: engine 'fake' takes prompts as token_ids or text, and no stage turns messages into "
-            "that; send token_ids, or install a stage that converts them (`trunnion plugins list`)",
+            REFUSED,
             "text -> upper -> [fake: text]",
             "token_ids -> upper -> [fake: token_ids]",
         ]

@@ -1,5 +1,6 @@
 import collections
 import itertools
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -169,7 +170,7 @@ def test_reasons_are_given():
 def test_prefix_block_and_shares():
     one = affinity(prefix_block=16, prefix=8.0)
     one.routed(ask("a" * 16 + "b" * 16), replica("half"))
-    [group] = [g for g in one.rank(ask("a" * 16 + "c" * 16), [replica("half")]).groups]
+    [group] = one.rank(ask("a" * 16 + "c" * 16), [replica("half")]).groups
     assert "saw 50% of the prefix" in group.reason
     coarse = affinity(prefix_block=32)
     coarse.routed(ask("a" * 16 + "b" * 16), replica("half"))
@@ -222,7 +223,7 @@ def test_what_is_gone_or_failed_is_forgotten():
 
 
 def test_every_setting_is_tested():
-    tested = open(__file__, encoding="utf-8").read()
+    tested = Path(__file__).read_text(encoding="utf-8")
     for config in (LeastLoadedConfig, PowerOfTwoConfig, AffinityConfig):
         for name in config.model_fields:
             assert f"{name}=" in tested or f'("{name}", ' in tested, f"give {name} a test that it has an effect"
