@@ -1,0 +1,118 @@
+"""The same API over every topology: a replica behind Serve's proxy or HAProxy, and a gateway behind either."""
+
+import json
+import socket
+import time
+
+import openai
+import pytest
+
+from .conftest import chat, wait_until
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(params=["one", "many"])
+def app(request):
+    return request.param
+
+
+def client(lab, app):
+    return openai.OpenAI(base_url=lab.url(app) + "/v1", api_key="unused", max_retries=0)
+
+
+def test_the_topology_is_told_with_its_reason(lab, app):
+    body = lab.get(app, "/ready").json()
+    assert body["status"] == "ready"
+    assert body["topology"] == ("gateway" if app == "many" else lab.topology)
+    assert ("HAProxy sends" in body["topology_reason"]) == (lab.topology == "direct")
+    assert lab.offers == lab.topology
+
+
+def test_whole_and_streamed_answers_are_the_same(lab, app):
+    with client(lab, app) as api:
+        whole = api.chat.completions.create(**chat())
+        pieces = list(api.chat.completions.create(**chat(stream=True, stream_options={"include_usage": True})))
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+    assert text == whole.choices[0].message.content
+    assert len([piece for piece in pieces if piece.choices]) >= 3
+    assert pieces[-1].usage == whole.usage
+    assert whole.usage.completion_tokens == 4
+
+
+def test_adapters_are_models(lab, app):
+    with client(lab, app) as api:
+        plain = api.chat.completions.create(**chat())
+        loud = api.chat.completions.create(**chat(model="loud"))
+        names = [model.id for model in api.models.list()]
+    assert loud.choices[0].message.content.isupper()
+    assert not plain.choices[0].message.content.isupper()
+    assert names[:2] == ["m", "loud"]
+
+
+def test_several_models_answer_for_themselves(lab):
+    with client(lab, "many") as api:
+        first = api.chat.completions.create(**chat())
+        second = api.chat.completions.create(**chat(model="other/model-1.5"))
+        names = [model.id for model in api.models.list()]
+    assert first.choices[0].message.content != second.choices[0].message.content
+    assert second.model == "other/model-1.5"
+    assert names == ["m", "loud", "other/model-1.5"]
+
+
+def test_completions_pass_too(lab, app):
+    answer = lab.post(app, {"model": "m", "prompt": "once upon", "max_tokens": 3}, path="/v1/completions")
+    assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param"),
+    [
+        (chat(model="absent"), 404, "model_not_found", "model"),
+        (chat(max_tokens="many"), 400, "invalid_argument", "max_tokens"),
+        (chat(temperature=-1), 400, "invalid_argument", "temperature"),
+        (chat(response_format={"type": "json_object"}), 400, "unsupported_feature", None),
+        (chat(max_tokens=10**6), 400, "context_length_exceeded", "messages"),
+    ],
+)
+def test_errors_keep_openais_envelope(lab, app, body, status, code, param):
+    answer = lab.post(app, body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    if param is not None:
+        assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+def test_what_is_not_json_is_refused(lab, app):
+    answer = lab.post(app, None, path="/v1/chat/completions", headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert lab.get(app, "/v1/nothing").json()["error"]["code"] == "unknown_url"
+
+
+def test_the_request_id_comes_back_once(lab, app):
+    answer = lab.post(app, chat(), headers={"x-request-id": "mine-1"})
+    assert answer.headers.get_list("x-request-id") == ["mine-1"]
+    assert answer.json()["id"] == "chatcmpl-mine-1"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("after", [0.0, 0.5], ids=["at once", "later"])
+def test_a_hang_up_frees_the_slot(lab, app, stream, after):
+    # The stream would take 40 s, the whole answer for ever.
+    body = json.dumps(chat(max_tokens=2000, stream=True) if stream else chat("linger")).encode()
+    head = f"POST /{app}/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", lab.port)) as connection:
+        connection.sendall(head + body)
+        if stream:
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        wait_until(lambda: lab("load", name=app, deployment="m") == [1, 0], timeout=10)
+        time.sleep(after)
+    wait_until(lambda: lab("load", name=app, deployment="m") == [0, 0], timeout=5)
+
+
+def test_python_callers_have_a_handle(lab, app):
+    pieces = lab("generate", name=app, deployment="m", text="hello", max_tokens=5)
+    assert len(pieces) == 5
+    error = lab("embed_error", name=app, deployment="m")
+    assert (error["type"], error["http_status"], error["param"]) == ("UnsupportedFeature", 400, "model")
