@@ -17,6 +17,7 @@ from .config import VLLMConfig
 from .cpu_defaults import kv_cache_gib, thread_groups
 from .engine_args import unknown_args_message
 from .placement import device_of, world_size
+from .spawn import without_main
 
 logger = logging.getLogger("trunnion.vllm")
 KV_CACHE: Final = "VLLM_CPU_KVCACHE_SPACE"
@@ -102,13 +103,14 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) 
     except Exception as error:
         raise _startup_error(model, error) from error
     try:
-        llm = _vllm.AsyncLLM.from_vllm_config(
-            vllm_config,
-            usage_context=_vllm.UsageContext.ENGINE_CONTEXT,
-            stat_loggers=[_vllm.stat_logger_factory(on_step, only=args.disable_log_stats)],
-            enable_log_requests=getattr(args, "enable_log_requests", False),
-            disable_log_stats=args.disable_log_stats,
-        )
+        with without_main():
+            llm = _vllm.AsyncLLM.from_vllm_config(
+                vllm_config,
+                usage_context=_vllm.UsageContext.ENGINE_CONTEXT,
+                stat_loggers=[_vllm.stat_logger_factory(on_step, only=args.disable_log_stats)],
+                enable_log_requests=getattr(args, "enable_log_requests", False),
+                disable_log_stats=args.disable_log_stats,
+            )
         if args.disable_log_stats:
             _vllm.skip_request_stats(llm)
     except Exception as error:

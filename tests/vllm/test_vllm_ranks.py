@@ -1,0 +1,47 @@
+"""Tensor parallelism on the CPU, and the death of an engine, in a process of their own."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import SETTINGS
+from trunnion.completion import collect
+from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+
+PROMPTS = ["The morning light", "Two and two", "Once upon a time there was"]
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+
+
+async def test_two_ranks_answer_as_one_and_death_is_told(engine, model):
+    sampling = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+    expected = [
+        (await collect(engine.generate(GenerateRequest(prompt=TextPrompt(text=p), sampling=sampling)))).choices[0]
+        for p in PROMPTS
+    ]
+    ran = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, str(SCRIPT), model, json.dumps(SETTINGS), json.dumps(PROMPTS)],
+        env={**os.environ, "VLLM_CPU_OMP_THREADS_BIND": "0|1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    seen = json.loads(next(line for line in ran.stdout.splitlines() if line.startswith('{"tensor_parallel"')))
+    assert seen.pop("answers") == [answer.token_ids for answer in expected]
+    assert seen == {
+        "tensor_parallel": 2,
+        "stream": "EngineDead",
+        "health": "EngineDead",
+        "next": "EngineDead",
+        "running": 0,
+        "children": 0,
+    }
