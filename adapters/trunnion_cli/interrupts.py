@@ -19,10 +19,13 @@ from types import FrameType
 from typing import Any, Final, NoReturn, TypeVar
 
 from .console import say
+from .state import STATE
 
 T = TypeVar("T")
 GRACE: Final = 15.0
 """Seconds a command has for its own clean-up after the first signal."""
+_SAME: Final = 0.5
+"""Seconds within which a second signal is the first one again, passed on by a parent in our group such as timeout."""
 _TERM_SECONDS: Final = 3.0
 
 
@@ -33,6 +36,7 @@ class Interrupts:
         self.action: Callable[[], None] = lambda: None
         self.signal = 0
         self._timer: threading.Timer | None = None
+        self._first = 0.0
         self._before: dict[int, Any] = {}
 
     @property
@@ -51,9 +55,12 @@ class Interrupts:
         self.forgive()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.signal:
-            end_now(self.code)
-        self.signal = number
+            if now - self._first > _SAME:
+                end_now(self.code)
+            return
+        self.signal, self._first = number, now
         self._timer = threading.Timer(GRACE, end_now, [self.code])
         self._timer.daemon = True
         self._timer.start()
@@ -125,7 +132,8 @@ def end_children() -> None:
         time.sleep(0.05)
     for pid in {*family, *descendants()}:
         if _alive(pid):
-            say(f"note: had to kill process {pid}")
+            if STATE.verbose:
+                say(f"note: had to kill process {pid}")
             _kill(pid, signal.SIGKILL)
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from trunnion.errors import ConfigError, TrunnionError
+from trunnion.errors import ConfigError
 from trunnion.rows import OUTPUT_COLUMNS, RowColumns, error_columns
 
 from .ray_session import for_workers, ray_session
 from .row_input import parse_line
+from .state import STATE
 
 if TYPE_CHECKING:
     from .job import Job
 
-_LINE: Final = "input_line"
+_LINE: Final = "text"
 
 
 async def run_on_ray(job: Job, *, replicas: int) -> None:
@@ -30,11 +32,12 @@ async def run_on_ray(job: Job, *, replicas: int) -> None:
 
 def _run(job: Job, replicas: int) -> None:
     try:
-        from trunnion_ray.data import ProcessorConfig, build_processor
+        from trunnion_ray.data import ProcessorConfig, build_processor, find_error
     except ImportError as error:
         raise ConfigError(f"--ray needs Ray Data ({error}): pip install 'trunnion[ray]'") from error
-    import ray
+    import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.INFO if STATE.verbose else logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -56,12 +59,18 @@ def _run(job: Job, replicas: int) -> None:
         dataset = build_processor(config)(ray.data.read_parquet(path))
         written = iter(dataset.iter_rows())
     else:
-        lines = ray.data.read_text(path, drop_empty_lines=True).map(_Request(options.columns))
-        written = _with_lines(build_processor(config)(lines).iter_rows())
+        lines = ray.data.read_text(path, drop_empty_lines=True)
+        written = _with_lines(build_processor(config, preprocess=_Request(options.columns))(lines).iter_rows())
     job.n_in = job.rows.count()
-    for row in written:
-        job.output.write(row)
-        job.progress.count(row)
+    try:
+        for row in written:
+            job.output.write(row)
+            job.progress.count(row)
+    except Exception as error:
+        ours = find_error(error)
+        if ours is None:
+            raise
+        raise ours from error
 
 
 class _Request:
@@ -71,10 +80,8 @@ class _Request:
         self._columns = [name for name in dataclasses.asdict(columns).values() if name]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        line = row["text"]
-        values = parse_line(line.encode(), 0).row
-        made: dict[str, Any] = {name: self._text(values.get(name)) for name in self._columns}
-        return {_LINE: line, **made}
+        values = parse_line(row[_LINE].encode(), 0).row
+        return {name: self._text(values.get(name)) for name in self._columns}
 
     @staticmethod
     def _text(value: Any) -> str | None:
@@ -89,13 +96,3 @@ def _with_lines(rows: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         source = parse_line(row[_LINE].encode(), number)
         answer = {name: row[name] for name in OUTPUT_COLUMNS}
         yield {**source.row, **(answer if source.error is None else error_columns(source.error))}
-
-
-def find_ours(error: BaseException) -> TrunnionError | None:
-    """Return our error out of the chain of causes that Ray wraps it in."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, TrunnionError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None

@@ -27,11 +27,13 @@ async def ray_session() -> AsyncIterator[None]:
         import ray
     except ImportError as error:
         raise ConfigError("--ray needs Ray: pip install 'trunnion[ray]'") from error
-    level = logging.INFO if STATE.verbose else logging.WARNING
+    level = logging.INFO if STATE.verbose else logging.ERROR
     address = None if os.environ.get("RAY_ADDRESS") else "local"
 
     def start() -> None:  # on a thread: Ray would take the signals over on the main one
         ray.init(address=address, include_dashboard=False, log_to_driver=STATE.verbose, logging_level=level)
+        for name in ("ray", "ray.data", "ray.serve"):
+            logging.getLogger(name).setLevel(level)
 
     try:
         await asyncio.to_thread(start)

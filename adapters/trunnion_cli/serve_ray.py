@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from trunnion import EngineSpec
 from trunnion.errors import ConfigError
@@ -12,6 +13,7 @@ from .console import say
 from .interrupts import Interrupts
 from .ray_session import for_workers, ray_session
 from .serve_here import announce, bind
+from .state import STATE
 
 
 async def serve_on_ray(
@@ -45,6 +47,7 @@ async def serve_on_ray(
             from trunnion_ray.serve import ModelConfig, build_openai_app, run
         except ImportError as error:
             raise ConfigError(f"--ray needs Ray Serve ({error}): pip install 'trunnion[ray]'") from error
+        logging.getLogger("ray.serve").setLevel(logging.INFO if STATE.verbose else logging.WARNING)
         sent = for_workers(spec)
         config = ModelConfig(
             name=name,

@@ -10,6 +10,7 @@ PARENT = f"""
 import subprocess, sys
 from trunnion_cli import interrupts
 interrupts._TERM_SECONDS = 0.3
+interrupts.STATE.verbose = True
 child = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)
