@@ -70,7 +70,7 @@ def group_members(group):
             fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
+        if group in (int(fields[2]), int(fields[3])) and fields[0] != "Z":  # its group or its session
             found.append(int(stat.parent.name))
     return found
 
