@@ -1,5 +1,6 @@
 """Replicas come, go, die and multiply."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -69,10 +70,8 @@ def test_settings_of_the_deployment_take_effect(proxy_lab, run):
     statuses = []
 
     def call():
-        try:
+        with contextlib.suppress(httpx.HTTPError):  # the application goes before all are answered
             statuses.append(proxy_lab.post("narrow", chat("linger")).status_code)
-        except httpx.HTTPError:
-            pass  # the application goes before these are answered
 
     # Two run, one waits outside, the others are refused by Serve.
     in_background(6, call)

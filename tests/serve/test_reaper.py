@@ -45,7 +45,7 @@ def test_what_a_killed_replica_started_is_killed(how):
         [sys.executable, "-c", REPLICA, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as replica:
         child, grandchild, watcher = map(int, replica.stdout.readline().split())
-        assert alive(child) and alive(grandchild) and alive(watcher)
+        assert all(map(alive, (child, grandchild, watcher)))
         if how == "close":
             replica.stdin.write("\n")
             replica.stdin.flush()

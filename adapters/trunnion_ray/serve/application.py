@@ -96,7 +96,7 @@ def model_application(
         topology=topology if ingress else "gateway",
     )
     cls: Any = serve.ingress()(ModelReplica) if ingress else ModelReplica
-    return serve.deployment(cls).options(**merged).bind(replica)  # type: ignore[no-any-return]
+    return serve.deployment(cls).options(**merged).bind(replica)
 
 
 def gateway_application(
@@ -119,7 +119,7 @@ def gateway_application(
         merged.pop("num_replicas")
     cls: Any = serve.ingress()(Gateway)
     cards, apps = [card for card, _ in models], [app for _, app in models]
-    return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings())  # type: ignore[no-any-return]
+    return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings())
 
 
 def read_models(models: Sequence[ModelConfig | Mapping[str, Any]]) -> tuple[ModelConfig, ...]:

@@ -47,7 +47,7 @@ def build_openai_app(
             raise ConfigError(msg, param="topology")
         return build_from_serving_args(mirrored)
     given = {"topology": topology, "http": http, "gateway": gateway}
-    further = {key: value for key, value in given.items() if value is not None}
+    further: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if isinstance(models, AppConfig):
         config = models.model_copy(update=further)
     elif isinstance(models, ModelConfig):

@@ -158,7 +158,9 @@ async def _pass_stream(call: Call, model: RemoteModel, request: RelayedRequest) 
 class Gateway:
     """Be the ingress deployment in front of several model deployments."""
 
-    async def __init__(self, cards: Sequence[ModelCard], handles: Sequence[Any], settings: HTTPSettings) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, cards: Sequence[ModelCard], handles: Sequence[Any], settings: HTTPSettings
+    ) -> None:
         self._models = [RemoteModel(card, handle) for card, handle in zip(cards, handles, strict=True)]
         self._app = GatewayApp(self._models, settings)
         self._learning = [asyncio.get_running_loop().create_task(_learn(model)) for model in self._models]

@@ -78,7 +78,7 @@ class Reaper:
         """Start the watcher, and follow this process's descendants until :meth:`settle`."""
         if not sys.platform.startswith("linux"):
             return
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and script
             [sys.executable, "-I", "-S", "-c", _WATCHER, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

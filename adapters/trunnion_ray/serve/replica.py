@@ -69,7 +69,7 @@ class ModelReplica:
     :meth:`embed`, :meth:`load`, :meth:`describe`, :meth:`explain`.
     """
 
-    async def __init__(self, spec: ReplicaSpec) -> None:
+    async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc]  # Serve awaits it
         _log_to_stderr()
         self._spec = spec
         self._leaving: asyncio.Task[None] | None = None
@@ -103,7 +103,7 @@ class ModelReplica:
             await engine.check_health()
         except EngineDead as error:
             if self._leaving is None:
-                _log.error("the engine of %r died, the replica will be replaced: %s", self._spec.name, error)  # noqa: TRY400
+                _log.error("the engine of %r died, the replica will be replaced: %s", self._spec.name, error)
                 self._app.draining = True
                 self._leaving = asyncio.get_running_loop().create_task(self._leave())
             raise
@@ -113,7 +113,7 @@ class ModelReplica:
         try:
             async with asyncio.timeout(_STOP_LIMIT):
                 await self._stop()
-        except Exception:
+        except Exception:  # noqa: BLE001 - it ends anyway
             _log.exception("the dead engine of %r could not be stopped", self._spec.name)
         os._exit(1)  # the watcher takes what the engine left behind
 

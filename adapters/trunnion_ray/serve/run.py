@@ -48,7 +48,7 @@ def run(
         ConfigError: The direct topology was asked for by name and cannot be had.
     """
     ensure_serve(topology, host=host, port=port)
-    return serve.run(app, name=name, route_prefix=route_prefix, blocking=blocking, **options)  # type: ignore[no-any-return]
+    return serve.run(app, name=name, route_prefix=route_prefix, blocking=blocking, **options)
 
 
 def ensure_serve(topology: Topology = "auto", *, host: str | None = None, port: int | None = None) -> str:

@@ -29,7 +29,7 @@ class LLMServer(ModelReplica):
     ``handle.options(stream=True)``, beside the methods of :class:`ModelReplica`.
     """
 
-    async def __init__(self, llm_config: LLMConfig) -> None:
+    async def __init__(self, llm_config: LLMConfig) -> None:  # type: ignore[misc]  # Serve awaits it
         model = llm_config.to_model_config()
         await super().__init__(ReplicaSpec(name=model.name, pipeline=pipeline_spec(model)))
 
@@ -86,7 +86,7 @@ class LLMServerDeployment:
             options.pop("num_replicas", None)
         if "num_replicas" in self._options and "autoscaling_config" not in self._options:
             options.pop("autoscaling_config", None)
-        return serve.deployment(LLMServer).options(**options).bind(llm_config)  # type: ignore[no-any-return]
+        return serve.deployment(LLMServer).options(**options).bind(llm_config)
 
 
 class LLMRouter:
@@ -116,9 +116,7 @@ class LLMRouterDeployment:
         """Return a copy with further options of a Serve deployment; with any, the router is a deployment for sure."""
         return type(self)({**self._options, **options})
 
-    def bind(
-        self, llm_deployments: Sequence[Application] | Mapping[str, Application], **further: Any
-    ) -> Application:
+    def bind(self, llm_deployments: Sequence[Application] | Mapping[str, Application], **further: Any) -> Application:
         """Return the application of the models."""
         if further:
             name = next(iter(further))
@@ -148,6 +146,8 @@ def router_options(configs: Sequence[LLMConfig]) -> dict[str, Any]:
 def _config_of(model: Application) -> LLMConfig:
     args = _ray_private.bound_arguments(model)
     if len(args) != 1 or not isinstance(args[0], LLMConfig):
-        msg = "LLMRouter takes applications that LLMServer.as_deployment(...).bind(llm_config) or build_llm_deployment made"
+        msg = (
+            "LLMRouter takes applications made by LLMServer.as_deployment(...).bind(llm_config) or build_llm_deployment"
+        )
         raise ConfigError(msg, param="llm_deployments")
     return args[0]
