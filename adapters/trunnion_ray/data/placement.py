@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import ray
 
 from trunnion import PipelineSpec, Resources, get_registry
 
 from .config import ProcessorConfig
-
-_PLACE_SECONDS: Final = 600.0
 
 
 def resources_of(config: ProcessorConfig, spec: PipelineSpec) -> Resources:
@@ -29,13 +27,18 @@ def resources_of(config: ProcessorConfig, spec: PipelineSpec) -> Resources:
     return resources
 
 
+def needs_group(resources: Resources) -> bool:
+    """Tell whether a replica takes more than its actor can ask for."""
+    return len(resources.bundles) > 1 or resources.workers == "ray"
+
+
 def placement(resources: Resources) -> dict[str, Any]:
     """Return the arguments of ``map_batches`` that place an actor.
 
     One bundle is asked for by the actor itself: with one CPU and no GPU, reading and mapping before it run inside the
     actor. Several bundles, or workers that Ray places, get a placement group per actor.
     """
-    if len(resources.bundles) > 1 or resources.workers == "ray":
+    if needs_group(resources):
         return {"num_cpus": 0, "ray_remote_args_fn": grouped(resources)}
     bundle = resources.bundles[0]
     arguments: dict[str, Any] = {"num_cpus": bundle.cpu}
@@ -65,6 +68,13 @@ def grouped(resources: Resources) -> Callable[[], dict[str, Any]]:
     return place
 
 
+def remove_own_group() -> None:
+    """Give back the placement group this actor was made in; Ray ends the actor with it."""
+    group = ray.util.get_current_placement_group()
+    if group is not None:
+        ray.util.remove_placement_group(group)
+
+
 def describe(resources: Resources) -> str:
     """Put the resources of one replica into a few words."""
     bundles = resources.bundles
@@ -72,6 +82,6 @@ def describe(resources: Resources) -> str:
     parts = [f"{first.cpu:g} CPU"] if first.cpu else []
     parts += [f"{first.gpu:g} GPU"] if first.gpu else []
     text = " + ".join(parts) or "no CPU"
-    if len(bundles) > 1 or resources.workers == "ray":
+    if needs_group(resources):
         return f"a placement group of {len(bundles)} x {text}, {resources.strategy}"
     return text

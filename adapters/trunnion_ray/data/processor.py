@@ -13,11 +13,12 @@ from ray.data import ActorPoolStrategy, Dataset
 from trunnion.errors import ConfigError
 from trunnion.rows import RowColumns, RowOptions
 
+from ._ray_private import end_actors_with_job
 from .config import ProcessorConfig
 from .dialect import Dialect, TrunnionDialect
 from .failures import RowFunction
 from .outside import Postprocess, Preprocess
-from .placement import describe, placement, resources_of
+from .placement import describe, needs_group, placement, resources_of
 from .worker import BatchJob, BatchWorker
 
 logger = logging.getLogger("trunnion.data")
@@ -71,6 +72,7 @@ class Processor:
         if self.after and postprocess is not None:
             last = Postprocess(function=postprocess, dialect=job.dialect, on_error=job.on_error)
             dataset = dataset.map(last.__call__, **self.after)
+        end_actors_with_job(dataset)
         return dataset
 
     def explain(self) -> str:
@@ -119,6 +121,7 @@ def make_processor(
     for name, function in (("preprocess", preprocess), ("postprocess", postprocess)):
         if function is not None and not callable(function):
             raise ConfigError(f"{name} must be a function of a row, not {function!r}", param=name)
+    resources = resources_of(config, spec)
     job = BatchJob(
         spec=spec,
         columns=columns,
@@ -129,8 +132,9 @@ def make_processor(
         on_error=config.on_error,
         max_pending=config.max_pending_requests,
         adapter_root=config.adapter_root,
+        owns_group=needs_group(resources),
     )
-    placed = dict(placement(resources_of(config, spec)))
+    placed = dict(placement(resources))
     if config.runtime_env is not None:
         placed["runtime_env"] = config.runtime_env
     return Processor(config=config, job=job, placed=placed, before=before or {}, after=after or {})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from trunnion.rows import RowColumns, RowOptions
 from .dialect import Dialect, TrunnionDialect
 from .failures import RowFunction, row_failure
 from .outside import FAILED_BEFORE, failure_before
+from .placement import remove_own_group
 from .runner import Answer, BlockRunner, Outcome
 from .tables import Columns
 
@@ -28,7 +29,10 @@ logger = logging.getLogger("trunnion.data")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
-    """Hold what crosses to the replicas; the functions are those that run in the engine's actor."""
+    """Hold what crosses to the replicas; the functions are those that run in the engine's actor.
+
+    ``owns_group``: the actor's placement group is its own and goes when it goes.
+    """
 
     spec: PipelineSpec
     columns: RowColumns = field(default_factory=RowColumns)
@@ -39,6 +43,7 @@ class BatchJob:
     on_error: Literal["row", "raise"] = "row"
     max_pending: int | None = None
     adapter_root: str | None = None
+    owns_group: bool = False
 
 
 class BatchWorker:
@@ -68,7 +73,9 @@ class BatchWorker:
             self._failure = InternalError(f"engine {job.spec.engine.engine!r} did not start: {name}: {error}")
             self._failure.__cause__ = error
         if self._runner is not None:
-            atexit.register(self.close)
+            # Runs when Ray lets the worker go, else when the process exits: before the finalizers of the engine's
+            # library, which are older and would end its processes under it.
+            self._close = weakref.finalize(self, _close, self._runner, owns_group=job.owns_group)
             logger.info("%s", self._runner.pipeline.explain())
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -188,16 +195,17 @@ class BatchWorker:
 
     def close(self) -> None:
         """Stop the engine. Idempotent."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            atexit.unregister(self.close)
-            with contextlib.suppress(Exception):  # the process ends either way
-                runner.close()
+        if self._runner is not None:
+            self._runner = None
+            self._close()
 
-    def __del__(self) -> None:
-        """Stop the engine when Ray ends the actor in peace; otherwise ``atexit`` or the engine's own guard does."""
+
+def _close(runner: BlockRunner, *, owns_group: bool) -> None:
+    with contextlib.suppress(Exception):  # the process ends either way
+        runner.close()
+    if owns_group:
         with contextlib.suppress(Exception):
-            self.close()
+            remove_own_group()
 
 
 def _names(columns: RowColumns) -> list[str]:
