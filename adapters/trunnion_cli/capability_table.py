@@ -12,12 +12,13 @@ _SIGNS: Final = {Support.YES: "yes", Support.NO: "no", Support.UNKNOWN: "asks th
 _PROTOCOLS: Final = {name: name.partition("/")[0].replace("_", " ") for name in PROTOCOLS}
 
 
-def _cell(feature: str, engine: EnginePlugin, stages: Sequence[StagePlugin]) -> str:
+def support_cell(feature: str, engine: EnginePlugin, stages: Sequence[StagePlugin]) -> str:
     """Say whether the engine has the feature, or the stages add it for an engine whose prompts they make."""
     support = engine.capabilities.support(feature)
     if support is Support.NO:
         takes_ours = engine.capabilities.prompts[0] != "messages"
-        if any(feature in stage.supplies and stage.automatic and (takes_ours or not stage.needs) for stage in stages):
+        streams = (stage for stage in stages if stage.shape == "stream" and stage.automatic)
+        if any(feature in stage.supplies and (takes_ours or not stage.needs) for stage in streams):
             return "by a stage"
     return _SIGNS[support]
 
@@ -35,7 +36,7 @@ def capability_table(engines: Iterable[EnginePlugin], stages: Sequence[StagePlug
     for feature in FEATURES:
         if feature in HINTS:
             continue  # they inform routers, hooks and tracers, and change no output
-        cells = tuple(_cell(feature, engine, stages) for engine in ordered)
+        cells = tuple(support_cell(feature, engine, stages) for engine in ordered)
         group, _, name = feature.rpartition(".")
         folded.setdefault((group, cells), []).append(name)
     for (group, cells), names in sorted(folded.items(), key=lambda item: (item[0][0], item[1])):

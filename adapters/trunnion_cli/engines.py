@@ -25,6 +25,7 @@ _SHOWN: Final = {
 def engines(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every feature.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table of features.")] = False,
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
 ) -> None:
     """Show which engines can run here, on what, what each can do, and why one cannot."""
@@ -34,6 +35,11 @@ def engines(
         typer.echo(json.dumps([_whole(record) for record in records], indent=2))
         return
     stages = found.stages()
+    if markdown:
+        from .capability_table import capability_table
+
+        typer.echo(capability_table(found.engines(), stages))
+        return
     table([_row(record, stages) for record in records])
 
 
@@ -44,7 +50,7 @@ def _features(record: PluginRecord) -> Capabilities | None:
 def _row(record: PluginRecord, stages: list[StagePlugin]) -> dict[str, Any]:
     from trunnion import EnginePlugin
 
-    from .capability_table import _cell
+    from .capability_table import support_cell
 
     capabilities = _features(record)
     row: dict[str, Any] = {
@@ -53,7 +59,7 @@ def _row(record: PluginRecord, stages: list[StagePlugin]) -> dict[str, Any]:
         "runs on": ", ".join(getattr(record.plugin, "hardware", ())),
     }
     for title, feature in _SHOWN.items():
-        row[title] = _cell(feature, record.plugin, stages) if isinstance(record.plugin, EnginePlugin) else ""
+        row[title] = support_cell(feature, record.plugin, stages) if isinstance(record.plugin, EnginePlugin) else ""
     protocols = () if capabilities is None else capabilities.protocols
     row["also"] = ", ".join(sorted(name.partition("/")[0] for name in protocols))
     row["about"] = record.reason or ("" if record.plugin is None else record.plugin.summary)

@@ -47,7 +47,7 @@ REQUEST_FEATURES: Final = (
 FEATURES: Final = tuple(sorted((*SAMPLING_FEATURES, *OUTPUT_FORMATS, *MEDIA_FEATURES, *REQUEST_FEATURES)))
 """Every feature a plugin classifies."""
 
-HINTS: Final = frozenset({"session", "tenant", "trace", "detokenize", "parallel_tool_calls"})
+HINTS: Final = frozenset({"session", "tenant", "trace", "detokenize"})
 """Features that inform others and change no output: an engine that says *no* to one is sent the request without
 refusal (``tenant`` is read by hooks, ``session`` by routers, ``trace`` by tracers)."""
 
@@ -69,9 +69,18 @@ _SAMPLING: Final = tuple(SamplingParams.__dataclass_fields__)
 _sampling_values = attrgetter(*_SAMPLING)
 _DEFAULT_VALUES: Final = _sampling_values(_DEFAULT)
 _request_values = attrgetter(
-    "tools", "tool_choice", "adapter", "priority", "cache_salt", "handoff", "output_format", "media", "extra"
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "adapter",
+    "priority",
+    "cache_salt",
+    "handoff",
+    "output_format",
+    "media",
+    "extra",
 )
-_EMPTY_REQUEST: Final = ((), None, None, 0, None, None, None, (), None)
+_EMPTY_REQUEST: Final = ((), None, None, None, 0, None, None, None, (), None)
 
 
 def sampling_features(sampling: SamplingParams) -> list[str]:
@@ -92,6 +101,8 @@ def used_features(request: GenerateRequest) -> list[str]:
         used.append("tools")
     if request.tool_choice is not None:
         used.append("tool_choice")
+    if request.parallel_tool_calls is False:  # several calls are the default everywhere
+        used.append("parallel_tool_calls")
     if request.adapter is not None:
         used.append("adapter")
     if request.priority:

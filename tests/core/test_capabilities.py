@@ -15,6 +15,7 @@ SAMPLING = {
 REQUEST = {
     "tools": ({"type": "function"},),
     "tool_choice": "required",
+    "parallel_tool_calls": False,
     "adapter": "a",
     "priority": -1,
     "cache_salt": "s",
@@ -79,7 +80,7 @@ def test_media_are_features_by_type():
 
 @pytest.mark.parametrize("name", sorted(HINTS))
 def test_hints_are_never_refused(name):
-    value = {"trace": {"traceparent": "x"}, "detokenize": False, "parallel_tool_calls": False}.get(name, "x")
+    value = {"trace": {"traceparent": "x"}, "detokenize": False}.get(name, "x")
     assert used_features(ask(**{name: value})) == []
 
 
