@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from trunnion_cli.capability_table import capability_table
 
 import trunnion
+from trunnion_cli.capability_table import capability_table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
