@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -32,14 +33,14 @@ def needs_group(resources: Resources) -> bool:
     return len(resources.bundles) > 1 or resources.workers == "ray"
 
 
-def placement(resources: Resources) -> dict[str, Any]:
+def placement(resources: Resources, replicas: int = 1) -> dict[str, Any]:
     """Return the arguments of ``map_batches`` that place an actor.
 
     One bundle is asked for by the actor itself: with one CPU and no GPU, reading and mapping before it run inside the
     actor. Several bundles, or workers that Ray places, get a placement group per actor.
     """
     if needs_group(resources):
-        return {"num_cpus": 0, "ray_remote_args_fn": grouped(resources)}
+        return {"num_cpus": 0, "ray_remote_args_fn": grouped(resources, replicas)}
     bundle = resources.bundles[0]
     arguments: dict[str, Any] = {"num_cpus": bundle.cpu}
     if bundle.gpu:
@@ -53,16 +54,28 @@ def placement(resources: Resources) -> dict[str, Any]:
     return arguments
 
 
-def grouped(resources: Resources) -> Callable[[], dict[str, Any]]:
-    """Return the function that makes a placement group for each actor; the actor removes it when it ends."""
+def grouped(resources: Resources, replicas: int) -> Callable[[], dict[str, Any]]:
+    """Return the function that Ray Data calls for the placement of each actor; the actor removes its group at its end.
+
+    Ray Data calls it more often than it makes actors. So there are as many groups as replicas, given out in turn, and
+    one that was removed is made again.
+    """
     bundles, strategy = [bundle.to_ray() for bundle in resources.bundles], resources.strategy
+    groups: list[Any] = []
+    turn = itertools.count()
 
     def place() -> dict[str, Any]:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        group = ray.util.placement_group(bundles, strategy=strategy)
+        index = next(turn) % replicas
+        if index == len(groups):
+            groups.append(ray.util.placement_group(bundles, strategy=strategy))
+        elif ray.util.placement_group_table(groups[index]).get("state") in (None, "REMOVED"):
+            groups[index] = ray.util.placement_group(bundles, strategy=strategy)
         return {
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                groups[index], placement_group_capture_child_tasks=True
+            )
         }
 
     return place

@@ -134,7 +134,7 @@ def make_processor(
         adapter_root=config.adapter_root,
         owns_group=needs_group(resources),
     )
-    placed = dict(placement(resources))
+    placed = dict(placement(resources, config.replicas[1]))
     if config.runtime_env is not None:
         placed["runtime_env"] = config.runtime_env
     return Processor(config=config, job=job, placed=placed, before=before or {}, after=after or {})
