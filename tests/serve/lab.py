@@ -1,6 +1,7 @@
 """Run Ray and Serve in a process of their own, and obey commands: JSON lines in, JSON lines out."""
 
 import json
+import logging
 import os
 import sys
 import traceback
@@ -8,7 +9,8 @@ import traceback
 import ray
 from ray import serve
 
-from trunnion_ray.serve import build_openai_app, ensure_serve
+from trunnion.errors import ConfigError
+from trunnion_ray.serve import LLMConfig, build_llm_deployment, build_openai_app, ensure_serve
 
 
 def main() -> None:
@@ -66,6 +68,31 @@ def do_generate(name, deployment, text, max_tokens):
     request = GenerateRequest(prompt=TextPrompt(text=text), sampling=SamplingParams(max_tokens=max_tokens))
     handle = serve.get_deployment_handle(deployment, name).options(stream=True)
     return [choice.text for event in handle.generate.remote(request) for choice in event.choices]
+
+
+def do_chat(name, deployment, request):
+    """Talk to an LLMServer by handle, as programs for Ray's modules do."""
+    handle = serve.get_deployment_handle(deployment, name).options(stream=True)
+    return list(handle.chat.remote(request))
+
+
+def do_run_deployment(name, config):
+    serve.run(build_llm_deployment(LLMConfig(**config)), name=name, route_prefix=None)
+
+
+def do_ensure(topology):
+    """Return what ``ensure_serve`` says, and its warnings."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("trunnion.serve").addHandler(handler)
+    try:
+        return [ensure_serve(topology), records]
+    except ConfigError as error:
+        return [error.param, [str(error)]]
+    finally:
+        logging.getLogger("trunnion.serve").removeHandler(handler)
 
 
 def do_embed_error(name, deployment):

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 
 import httpx
 import pytest
@@ -116,19 +115,19 @@ def _answers(lab, app):
         return False
 
 
-@pytest.mark.parametrize(("router", "together"), [("least_loaded", False), ("affinity", True)])
-def test_routers_order_the_replicas(proxy_lab, run, router, together):
-    """Two requests of one session: balanced they run side by side, by affinity one after the other."""
-    model = sim("m", replica={"num_replicas": 2, "router": {"router": router}}, ttft=1.0, slots=1)
+@pytest.mark.parametrize(("router", "expected"), [("least_loaded", [200, 200]), ("affinity", [200, 429])])
+def test_routers_order_the_replicas(proxy_lab, run, router, expected):
+    """Two requests of one session: balanced each has a replica, by affinity they meet at one that has one slot."""
+    model = sim("m", replica={"num_replicas": 2, "router": {"router": router}}, ttft=2.0, slots=1, max_waiting=0)
     name = f"routed-{router}"
     run(name, {"models": [model], "topology": "gateway"})
     headers = {"x-session-id": "s1"}
     assert proxy_lab.post(name, chat(), headers=headers).status_code == 200
-    began = time.monotonic()
-    threads = in_background(2, lambda: proxy_lab.post(name, chat(), headers=headers))
+    statuses = []
+    threads = in_background(2, lambda: statuses.append(proxy_lab.post(name, chat(), headers=headers).status_code))
     for thread in threads:
-        thread.join(timeout=20)
-    assert (time.monotonic() - began > 1.8) == together
+        thread.join(timeout=30)
+    assert sorted(statuses) == expected
 
 
 def test_limits_hold_in_the_gateway(proxy_lab, run):
@@ -137,3 +136,32 @@ def test_limits_hold_in_the_gateway(proxy_lab, run):
     assert proxy_lab.post("limited", chat()).status_code == 200
     answer = proxy_lab.post("limited", chat("x" * 500))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def llm_config(name, **engine_kwargs):
+    return {
+        "model_loading_config": {"model_id": name},
+        "llm_engine": "sim",
+        "engine_kwargs": engine_kwargs,
+        "deployment_config": {"ray_actor_options": {"num_cpus": 0.1}},
+    }
+
+
+def test_mirrored_configurations_are_served(proxy_lab, run):
+    run("mirrored", {"llm_configs": [llm_config("org/a", seed=1), llm_config("b", seed=2)]})
+    answers = [proxy_lab.post("mirrored", chat(model=name)).json() for name in ("org/a", "b")]
+    texts = [answer["choices"][0]["message"]["content"] for answer in answers]
+    assert texts[0] != texts[1]
+    assert set(proxy_lab("replicas", name="mirrored")) == {"gateway", "LLMServer:org--a", "LLMServer:b"}
+
+
+def test_a_mirrored_deployment_is_reached_by_handle(proxy_lab, run):
+    proxy_lab("run_deployment", name="alone", config=llm_config("a"))
+    (whole,) = proxy_lab("chat", name="alone", deployment="LLMServer:a", request=chat(model="a"))
+    assert whole["usage"]["completion_tokens"] == 4
+    pieces = "".join(proxy_lab("chat", name="alone", deployment="LLMServer:a", request=chat(model="a", stream=True)))
+    assert pieces.startswith("data: {")
+    assert pieces.endswith("data: [DONE]\n\n")
+    (refused,) = proxy_lab("chat", name="alone", deployment="LLMServer:a", request=chat(model="b"))
+    assert refused["error"]["code"] == "model_not_found"
+    proxy_lab("delete", name="alone")

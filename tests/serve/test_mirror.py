@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from ray import serve
 
 from trunnion.errors import ConfigError, PluginNotFound, UnsupportedFeature
 from trunnion_ray import serve as ours
@@ -256,6 +257,8 @@ def test_one_model_alone_needs_no_router():
     assert _bound(app)[0] == "vLLM:m"
     assert issubclass(app._bound_deployment.func_or_class, LLMServer)
     assert app._bound_deployment._deployment_config.autoscaling_config.max_replicas == 2
+    current = serve.deployment(LLMServer).options(**LLMServer.get_deployment_options(options)).bind(options)
+    assert _bound(LLMRouter.as_deployment().bind(llm_deployments=[current]))[0] == "m"
     second = config(model_loading_config={"model_id": "n"})
     both = LLMRouter.as_deployment().bind([deployment, LLMServer.as_deployment().bind(second)])
     assert _bound(both)[0] == "gateway"

@@ -114,3 +114,15 @@ def test_python_callers_have_a_handle(lab, app):
     assert len(pieces) == 5
     error = lab("embed_error", name=app, deployment="m")
     assert (error["type"], error["http_status"], error["param"]) == ("UnsupportedFeature", 400, "model")
+
+
+def test_a_running_serve_is_taken_as_it_is(lab):
+    offered, warnings = lab("ensure", topology="auto")
+    assert offered == lab.topology
+    assert len(warnings) == (lab.topology == "proxy")
+    what, said = lab("ensure", topology="direct")
+    if lab.topology == "proxy":
+        assert (what, len(said)) == ("topology", 1)
+        assert "cannot be had" in said[0]
+    else:
+        assert (what, said) == ("direct", [])

@@ -29,7 +29,7 @@ class Autoscaling(PluginConfig):
     target_ongoing_requests: float = Field(
         default=32.0,
         gt=0,
-        description="Requests in flight per replica to aim at. Serve's own default of 2 would starve a batching engine.",
+        description="Requests in flight per replica to aim at. Serve's own default of 2 starves a batching engine.",
     )
     upscale_delay_s: float | None = Field(default=None, ge=0, description="Seconds of high load before scaling up.")
     downscale_delay_s: float | None = Field(default=None, ge=0, description="Seconds of low load before scaling down.")

@@ -87,7 +87,7 @@ class GatewayApp:
             call.flight.task.uncancel()
         except TrunnionError as error:
             await call.fail(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the client is told, the log has it all
             _log.exception("relaying a request failed")
             await call.fail(unwrap(error))
         finally:
