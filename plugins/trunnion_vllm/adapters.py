@@ -52,13 +52,32 @@ def lora_args(adapters: Mapping[str, str]) -> dict[str, Any]:
     return args
 
 
+def with_spare_slot(args: Mapping[str, Any], declared: int) -> dict[str, Any]:
+    """Return engine arguments with one adapter slot more than will be used, for vLLM's CPU build.
+
+    Its LoRA kernels read the slot of a request without an adapter, -1, as *the last slot*: in a batch with other
+    requests the base model would answer with whatever adapter lies there. A last slot that stays empty adds zeros.
+    """
+    if not args.get("enable_lora"):
+        return dict(args)
+    slots = max(int(args.get("max_loras") or 1), declared) + 1
+    held = args.get("max_cpu_loras")
+    return {**args, "max_loras": slots, **({} if held is None else {"max_cpu_loras": max(int(held), slots)})}
+
+
 class AdapterTable:
     """Hold the LoRARequest of every loaded adapter by name; ids are never used twice."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Start empty, without a limit."""
         self._requests: dict[str, Any] = {}
         self._next_id = 1
+        self.limit: int | None = None
+
+    @property
+    def full(self) -> bool:
+        """Tell whether a further adapter would take the slot that must stay empty."""
+        return self.limit is not None and len(self._requests) >= self.limit
 
     @property
     def names(self) -> tuple[str, ...]:

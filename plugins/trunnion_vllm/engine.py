@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import gc
@@ -12,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
-from trunnion.errors import Cancelled, EngineDead, InternalError, UnsupportedFeature
+from trunnion.errors import Cancelled, EngineDead, InternalError, Overloaded, UnsupportedFeature
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt, TextPrompt, TokensPrompt
 
@@ -85,6 +86,7 @@ class VLLMEngine:
         if self._config.gc_freeze:
             gc.collect()
             gc.freeze()
+            atexit.register(gc.unfreeze)  # else what is frozen is never freed, and nanobind calls it leaked at exit
         return self._info
 
     async def _launch(self) -> Any:
@@ -98,6 +100,7 @@ class VLLMEngine:
             raise
 
     async def _set_up(self, llm: Any) -> EngineInfo:
+        from . import _vllm
         from .describe import capacity, describe
         from .sampling import SamplingConverter
 
@@ -105,6 +108,8 @@ class VLLMEngine:
         model_config = vllm_config.model_config
         with MAPPED:
             tasks = tuple(await llm.get_supported_tasks())
+            if vllm_config.lora_config is not None and _vllm.on_cpu():
+                self._adapters.limit = int(vllm_config.lora_config.max_loras) - 1  # see with_spare_slot
             for name, path in self._config.adapters.items():
                 adapter = self._adapters.make(name, path)
                 await llm.add_lora(adapter)
@@ -231,11 +236,21 @@ class VLLMEngine:
             await llm.check_health()
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
-        """Load a LoRA adapter; idempotent for the same path, another path replaces it."""
+        """Load a LoRA adapter; idempotent for the same path, another path replaces it.
+
+        Raises:
+            Overloaded: Every slot is taken (CPU builds; elsewhere vLLM swaps adapters in and out).
+        """
         llm, held = self._running(), self._adapters.find(adapter.name)
         request = self._adapters.make(adapter.name, adapter.path)
         if held is not None and held.lora_path == request.lora_path:
             return
+        if held is not None and self._adapters.full:  # its slot is needed for the one that replaces it
+            await self.unload_adapter(adapter.name)
+            held = None
+        if held is None and self._adapters.full:
+            names = ", ".join(self._adapters.names)
+            raise Overloaded(f"all adapter slots are taken ({names}); unload one, or raise max_loras", retryable=False)
         with MAPPED:
             await llm.add_lora(request)
             self._adapters.add(adapter.name, request)

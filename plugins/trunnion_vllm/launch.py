@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from trunnion.errors import ConfigError, InternalError, ModelNotFound, TrunnionError
 
-from .adapters import lora_args
+from .adapters import lora_args, with_spare_slot
 from .config import VLLMConfig
 from .cpu_defaults import kv_cache_gib, thread_groups
 from .engine_args import unknown_args_message
@@ -74,6 +74,8 @@ def build_args(model: str, config: VLLMConfig) -> Any:
         raise ConfigError(f"device is {config.device!r}, but this is a {build} build of vLLM", param="device")
     defaults = _vllm.engine_arg_defaults()
     args = {**lora_args(config.adapters), **config.engine_args()}
+    if _vllm.on_cpu():
+        args = with_spare_slot(args, len(config.adapters))
     if wrong := unknown_args_message(args, defaults):
         raise ConfigError(f"{wrong} (vLLM {_vllm.VERSION})", param="engine_kwargs")
     changed = {name: value for name, value in args.items() if value != defaults[name]}

@@ -10,7 +10,7 @@ from trunnion.capabilities import FEATURES
 from trunnion.errors import ConfigError, ModelNotFound
 from trunnion.registry import validate_config
 from trunnion_vllm import PLUGIN, VLLMConfig, placement
-from trunnion_vllm.adapters import lora_args
+from trunnion_vllm.adapters import lora_args, with_spare_slot
 from trunnion_vllm.config import OWN_FIELDS
 from trunnion_vllm.engine_args import known_engine_args, unknown_args_message
 
@@ -169,3 +169,10 @@ def test_cpu_settings_reach_the_environment_unless_it_holds_them(monkeypatch, ca
     assert "kept VLLM_CPU_OMP_THREADS_BIND=nobind" in caplog.text
     with pytest.raises(ConfigError, match="CPU build"):
         prepare_environment(VLLMConfig(device="cuda", kv_cache_gib=2))
+
+
+def test_a_cpu_build_keeps_its_last_adapter_slot_empty():
+    args = {"enable_lora": True, "max_loras": 2, "max_cpu_loras": 2}
+    assert with_spare_slot(args, 2) == {"enable_lora": True, "max_loras": 3, "max_cpu_loras": 3}
+    assert with_spare_slot({"enable_lora": True}, 4)["max_loras"] == 5
+    assert with_spare_slot({"enable_lora": False}, 0) == {"enable_lora": False}

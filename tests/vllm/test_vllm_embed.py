@@ -3,8 +3,8 @@
 import math
 
 import pytest
+from vllm_settings import SETTINGS
 
-from conftest import SETTINGS
 from trunnion.errors import ContextOverflow, InvalidArgument, TrunnionError
 from trunnion.requests import GenerateRequest, TextPrompt, TokensPrompt
 from trunnion_vllm.config import VLLMConfig

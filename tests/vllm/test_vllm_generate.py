@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from trunnion.completion import collect
-from trunnion.errors import AdapterNotFound, ContextOverflow, InvalidArgument, UnsupportedFeature
+from trunnion.errors import AdapterNotFound, ContextOverflow, InvalidArgument, Overloaded, UnsupportedFeature
 from trunnion.formats import Regex
 from trunnion.requests import GenerateRequest, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
 
@@ -170,6 +170,14 @@ async def test_an_adapter_changes_the_answer(engine, adapters):
         await run(engine, fields={"adapter": "nobody"})
 
 
+async def test_adapters_and_the_base_model_share_a_batch(engine, adapters):
+    order = [None, *adapters, None, *reversed(adapters), None]
+    alone = {name: await first(engine, max_tokens=24, fields={"adapter": name}) for name in {*order}}
+    together = await asyncio.gather(*[first(engine, max_tokens=24, fields={"adapter": name}) for name in order])
+    for name, answer in zip(order, together, strict=True):
+        assert answer.token_ids == alone[name].token_ids, name
+
+
 async def test_adapters_come_and_go(engine, adapters):
     from trunnion.engine import AdapterRef
 
@@ -179,6 +187,8 @@ async def test_adapters_come_and_go(engine, adapters):
     await engine.load_adapter(AdapterRef(name="again", path=path))
     assert [ref.name for ref in await engine.list_adapters()] == [*adapters, "again"]
     assert (await first(engine, max_tokens=24, fields={"adapter": "again"})).token_ids == expected.token_ids
+    with pytest.raises(Overloaded, match="max_loras"):  # the slot that is left must stay empty, on a CPU
+        await engine.load_adapter(AdapterRef(name="one more", path=path))
     await engine.unload_adapter("again")
     with pytest.raises(AdapterNotFound):
         await engine.unload_adapter("again")

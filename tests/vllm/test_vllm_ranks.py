@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from vllm_settings import SETTINGS
 
-from conftest import SETTINGS
 from trunnion.completion import collect
 from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
 
