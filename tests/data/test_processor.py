@@ -13,7 +13,7 @@ from trunnion.errors import InternalError, InvalidArgument
 from trunnion.rows import OUTPUT_COLUMNS
 from trunnion_ray.data import build_processor, find_error
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:Use 'expr'")]
 
 
 @pytest.fixture(scope="module")
