@@ -53,7 +53,7 @@ async def serve_on_ray(
             name=name,
             engine=sent.engine,
             model=sent.model,
-            engine_config=dict(sent.config),
+            config=dict(sent.config),
             num_replicas=replicas,
         )
         say(f"starting {replicas} x {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " on Ray ...")

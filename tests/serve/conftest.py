@@ -18,7 +18,7 @@ SIM = {"engine": "sim", "ray_actor_options": {"num_cpus": 0.1}, "graceful_shutdo
 
 
 def sim(name, *, replica=None, **engine_config):
-    return {**SIM, "name": name, "engine_config": engine_config, **(replica or {})}
+    return {**SIM, "name": name, "config": engine_config, **(replica or {})}
 
 
 def free_port():

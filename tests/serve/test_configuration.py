@@ -31,16 +31,16 @@ def options_of(**fields):
 
 def test_the_engine_says_what_a_replica_takes():
     assert options_of()["ray_actor_options"] == {"num_cpus": 1.0}
-    options = options_of(engine="vllm", model="x", engine_config={"device": "cpu", "tensor_parallel_size": 2})
+    options = options_of(engine="vllm", model="x", config={"device": "cpu", "tensor_parallel_size": 2})
     assert options["ray_actor_options"] == {"num_cpus": 2.0}
-    options = options_of(engine="vllm", model="x", engine_config={"device": "cuda", "tensor_parallel_size": 2})
+    options = options_of(engine="vllm", model="x", config={"device": "cuda", "tensor_parallel_size": 2})
     assert options["ray_actor_options"] == {"num_cpus": 1.0, "num_gpus": 2.0}
     assert "placement_group_bundles" not in options
 
 
 def test_ranks_that_ray_places_get_a_bundle_each():
     settings = {"device": "cuda", "tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
-    options = options_of(engine="vllm", model="x", engine_config=settings)
+    options = options_of(engine="vllm", model="x", config=settings)
     assert options["placement_group_bundles"] == [{"CPU": 1.0, "GPU": 1.0}] * 2
     assert options["placement_group_strategy"] == "PACK"
     assert options["ray_actor_options"] == {"num_cpus": 1.0}  # the GPUs are the workers' to take
@@ -88,7 +88,7 @@ def test_the_plugin_policy_of_the_driver_crosses():
         ([], ConfigError, "models"),
         ("m", ConfigError, "model configurations"),
         ([{"name": "m", "engine": "absent"}], PluginNotFound, "absent"),
-        ([{"name": "m", "engine": "sim", "engine_config": {"slot": 1}}], ConfigError, "'slots'"),
+        ([{"name": "m", "engine": "sim", "config": {"slot": 1}}], ConfigError, "'slots'"),
         ([{"name": "m", "engine": "sim", "num_replica": 1}], ConfigError, "num_replicas"),
         ([{"name": "m", "engine": "sim"}] * 2, ConfigError, "two models are named"),
         ([{"name": "m", "engine": "sim", "router": {"router": "affinity"}}], ConfigError, "gateway"),

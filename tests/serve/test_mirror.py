@@ -96,7 +96,7 @@ def adapters(tmp_path):
 
 
 def engine_config(made):
-    return made.to_model_config().engine_config
+    return made.to_model_config().config
 
 
 def actor(made):

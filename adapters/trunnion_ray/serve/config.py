@@ -67,7 +67,7 @@ class ModelConfig(PluginConfig):
     name: str = Field(min_length=1, description="Name that clients send as `model`.")
     engine: str = Field(description="Name of the engine plugin, such as vllm or sim.")
     model: str | None = Field(default=None, description="Path or name of the model, where the engine needs one.")
-    engine_config: dict[str, Any] = Field(default_factory=dict, description="The engine's configuration.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The engine's configuration.")
     adapters: dict[str, str] = Field(
         default_factory=dict, description="LoRA adapters, name to path; clients name them as models."
     )

@@ -21,7 +21,7 @@ def pipeline_spec(config: ModelConfig, registry: Registry | None = None) -> Pipe
         PluginError: The engine cannot be used here.
     """
     registry = registry or get_registry()
-    settings = dict(config.engine_config)
+    settings = dict(config.config)
     if config.adapters:
         settings["adapters"] = _adapters(config, registry)
     return PipelineSpec(
@@ -37,8 +37,8 @@ def _adapters(config: ModelConfig, registry: Registry) -> Any:
     if field is None:
         msg = f"model {config.name!r}: engine {config.engine!r} takes no adapters; remove them"
         raise ConfigError(msg, param="adapters")
-    if "adapters" in config.engine_config:
-        msg = f"model {config.name!r}: adapters are given twice, as a setting and in engine_config; keep one"
+    if "adapters" in config.config:
+        msg = f"model {config.name!r}: adapters are given twice, as a setting and in config; keep one"
         raise ConfigError(msg, param="adapters")
     origin = typing.get_origin(field.annotation) or field.annotation
     takes_paths = isinstance(origin, type) and issubclass(origin, Mapping)

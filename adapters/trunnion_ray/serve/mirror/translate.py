@@ -104,7 +104,7 @@ def to_model_config(config: LLMConfig) -> ModelConfig:
         name=loading.model_id,
         engine=plugin.name,
         model=source or (loading.model_id if plugin.needs_model else None),
-        engine_config=_engine_config(config, plugin),
+        config=_engine_config(config, plugin),
         adapters=_adapters(config),
         ray_actor_options=actor,
     )

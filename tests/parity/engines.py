@@ -1,0 +1,23 @@
+"""Name the engines that load the demo model. A further engine joins the parity table by a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trunnion_demo import adapter_paths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCase:
+    """Hold how an engine is opened on the demo model."""
+
+    engine: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+ADAPTERS = {name: str(path) for name, path in adapter_paths().items()}
+
+CASES = [
+    EngineCase(engine="vllm", config={"adapters": ADAPTERS, "max_model_len": 1024, "enforce_eager": True}),
+]
