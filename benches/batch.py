@@ -104,7 +104,7 @@ def trunnion(args: argparse.Namespace, began: float) -> dict[str, Any]:
     config = ProcessorConfig(
         engine="vllm",
         model=args.model,
-        config={"usage": "batch", "engine_kwargs": engine_args(args)},
+        config={"engine_kwargs": engine_args(args)},
         **json.loads(args.processor),
     )
     processor = build_processor(

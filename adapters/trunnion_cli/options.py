@@ -110,7 +110,12 @@ def check_model(engine: EnginePlugin, model: str | None) -> str | None:
 
 
 def build_spec(
-    engine: str | None, model: str | None, settings: list[str] | None, adapters: list[str] | None = None
+    engine: str | None,
+    model: str | None,
+    settings: list[str] | None,
+    adapters: list[str] | None = None,
+    *,
+    batch: bool = False,
 ) -> EngineSpec:
     """Turn the shared options into a validated spec, and set logging up.
 
@@ -123,7 +128,7 @@ def build_spec(
     config = parse_assignments("--set", settings or ())
     if adapters:
         config["adapters"] = _adapters(plugin, adapters, config.get("adapters"))
-    return found.engine_spec(plugin.name, check_model(plugin, model), config)
+    return found.engine_spec(plugin.name, check_model(plugin, model), config, batch=batch)
 
 
 def _adapters(plugin: EnginePlugin, pairs: list[str], given: Any) -> Any:

@@ -74,7 +74,7 @@ def run(
     if ray and source == "-":
         raise typer.BadParameter("--ray reads a file; stdin is read in process alone")
     rows = RowInput(source)
-    spec = build_spec(engine, model, settings, adapter)
+    spec = build_spec(engine, model, settings, adapter, batch=True)
     output = open_output(target, claim_stdout() if target == "-" else None, rows.schema)
     job = Job(
         spec=spec,

@@ -36,6 +36,8 @@ def error_body(error: TrunnionError) -> dict[str, Any]:
     if isinstance(error, AdapterNotFound) and code == "adapter_not_found":
         # To an OpenAI client an adapter is a model like any other.
         code, param = "model_not_found", param or "model"
+    elif param is not None and param.startswith("output_format"):
+        param = "response_format"  # what the core calls otherwise, under the name the client sent
     return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -68,6 +68,7 @@ class EnginePlugin:
         resources: Pure and light, called as ``resources(config)``; None means one CPU.
         requires: Libraries the engine imports.
         needs_model: Whether a model must be named.
+        batch_config: Settings for a batch, where throughput counts and latency does not; the user's own win.
         hardware: What it can run on, among "cpu", "gpu", "remote"; for people and for ``engine="auto"``.
         semantic_version: Changes when the same request may give another answer; part of result keys.
         api_version: The plugin API it was written for.
@@ -81,6 +82,7 @@ class EnginePlugin:
     resources: Callable[[Any], Resources] | None = None
     requires: tuple[LibraryRequirement, ...] = ()
     needs_model: bool = True
+    batch_config: Mapping[str, Any] = field(default_factory=dict)
     hardware: tuple[Literal["cpu", "gpu", "remote"], ...] = ("cpu",)
     semantic_version: str = "1"
     api_version: tuple[int, int] = API_VERSION

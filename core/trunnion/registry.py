@@ -138,8 +138,16 @@ class Registry:
                 return record.distribution, record.version
         return "", ""
 
-    def engine_spec(self, engine: str, model: str | None = None, config: Mapping[str, Any] | None = None) -> EngineSpec:
+    def engine_spec(
+        self, engine: str, model: str | None = None, config: Mapping[str, Any] | None = None, *, batch: bool = False
+    ) -> EngineSpec:
         """Validate a configuration and return the spec that crosses to workers.
+
+        Args:
+            engine: The plugin's name.
+            model: Path or name of the model.
+            config: The engine's settings.
+            batch: Start from what the plugin advises for batches (``EnginePlugin.batch_config``).
 
         Raises:
             ConfigError: A key is unknown or a value is wrong; ``param`` names it.
@@ -148,7 +156,8 @@ class Registry:
         plugin = self.engine(engine)
         if plugin.needs_model and not model:
             raise ConfigError(f"engine {engine!r} needs a model: give a path or a name", param="model")
-        valid = validate_config(plugin.config, config, where=f"engine {engine!r}")
+        advised = plugin.batch_config if batch else {}
+        valid = validate_config(plugin.config, {**advised, **(config or {})}, where=f"engine {engine!r}")
         return EngineSpec(
             engine=engine,
             model=model,

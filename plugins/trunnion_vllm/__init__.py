@@ -26,6 +26,7 @@ PLUGIN = EnginePlugin(
         ),
     ),
     hardware=("cpu", "gpu"),
+    batch_config={"usage": "batch"},
 )
 
 

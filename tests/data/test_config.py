@@ -109,3 +109,13 @@ def test_the_plan_fits_on_a_line():
     assert "preprocess" not in text
     config = ProcessorConfig(engine="sim", bundles=(Bundle(), Bundle()), strategy="SPREAD")
     assert describe(resources_of(config, config.pipeline_spec())) == "a placement group of 2 x 1 CPU, SPREAD"
+
+
+def test_a_batch_starts_from_what_the_plugin_advises():
+    from trunnion import get_registry
+
+    advised = get_registry().engine("vllm").batch_config
+    assert advised
+    assert ProcessorConfig(engine="vllm", model="m").pipeline_spec().engine.config == advised
+    own = ProcessorConfig(engine="vllm", model="m", config={"usage": "serve"})
+    assert own.pipeline_spec().engine.config == {"usage": "serve"}

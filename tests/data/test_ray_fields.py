@@ -33,7 +33,7 @@ EFFECTS = {
     "tokenize_stage": (False, {"columns": {"prompt_token_ids": "tokenized_prompt"}}),
     "engine_kwargs": (
         {"max_model_len": 128},
-        {"config": {"usage": "batch", "engine_kwargs": {"max_model_len": 128}}},
+        {"config": {"engine_kwargs": {"max_model_len": 128}}},
     ),
     "dynamic_lora_loading_path": ("/adapters", {"adapter_root": "/adapters"}),
     "placement_group_config": (

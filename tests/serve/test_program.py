@@ -40,7 +40,7 @@ import json, sys
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client
-from trunnion_ray.serve.reaper import descendants
+from trunnion_ray.reaper import descendants
 
 ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
 serve.start(http_options={"port": PORT})

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pr
 
 REPLICA = """
 import asyncio, subprocess, sys
-from trunnion_ray.serve.reaper import Reaper
+from trunnion_ray.reaper import Reaper
 
 async def main():
     reaper = Reaper()

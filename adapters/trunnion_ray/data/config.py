@@ -133,7 +133,7 @@ class ProcessorConfig(BaseModel):
             PluginError: The engine cannot be used here.
         """
         registry = get_registry()
-        spec = registry.engine_spec(self.engine, self.model, self.config)
+        spec = registry.engine_spec(self.engine, self.model, self.config, batch=True)
         return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy)
 
     def row_options(self) -> Mapping[str, Any]:

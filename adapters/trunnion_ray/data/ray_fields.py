@@ -46,7 +46,7 @@ class Translation:
 
 def translate(source: Source) -> Translation:
     """Return the translation. Raises :class:`UnsupportedFeature` whose ``param`` names the field."""
-    made: dict[str, Any] = {"engine": "vllm", "config": {"usage": "batch"}, "columns": {}, "stages": []}
+    made: dict[str, Any] = {"engine": "vllm", "config": {}, "columns": {}, "stages": []}
     for rule in RULES.values():
         rule(source, made)
     made["stages"] = tuple(made["stages"])

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from trunnion import Completion, GenerateRequest, LoopThread, Pipeline, PipelineSpec, Prepared, Prompt, collect
 from trunnion.errors import Cancelled, EngineDead, TrunnionError
+from trunnion_ray.reaper import Reaper
 
 from .adapters import AdapterLoader
 
@@ -78,10 +79,12 @@ class BlockRunner:
         self._closing = threading.Lock()
         self._closed = False
         self._thread = LoopThread("trunnion-engine", _loop_factory())
+        self._reaper = Reaper()
         try:
-            self.pipeline = self._thread.run(_opened(spec))
+            self.pipeline = self._thread.run(self._opened(spec))
         except BaseException:
             self._closed = True
+            self._reaper.close()
             self._thread.close()
             raise
         self._adapters = AdapterLoader(self.pipeline, adapter_root)
@@ -176,24 +179,27 @@ class BlockRunner:
             self._closed = True
             try:
                 self._thread.submit(self.pipeline.stop()).result(timeout=_STOP_SECONDS)
+                self._reaper.close()
             finally:
                 self._thread.close()
+
+    async def _opened(self, spec: PipelineSpec) -> Pipeline:
+        """Start the pipeline, watched: an actor that is killed must not leave the engine's processes behind."""
+        self._reaper.start()
+        pipeline = Pipeline(spec)
+        try:
+            await pipeline.start()
+        except BaseException:
+            await pipeline.stop()
+            raise
+        self._reaper.settle()
+        return pipeline
 
 
 def _adapter(item: Prepared | GenerateRequest | TrunnionError) -> str | None:
     if isinstance(item, TrunnionError):
         return None
     return item.request.adapter if isinstance(item, Prepared) else item.adapter
-
-
-async def _opened(spec: PipelineSpec) -> Pipeline:
-    pipeline = Pipeline(spec)
-    try:
-        await pipeline.start()
-    except BaseException:
-        await pipeline.stop()
-        raise
-    return pipeline
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -19,9 +19,9 @@ from trunnion.pipeline import Pipeline
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion.spec import PipelineSpec
 from trunnion_http import App, HTTPSettings, PipelineModel, create_app
+from trunnion_ray.reaper import Reaper
 
 from .config import Topology
-from .reaper import Reaper
 from .relay import Head, RelayedRequest, Response, respond, stream
 from .topology import describe_replica
 

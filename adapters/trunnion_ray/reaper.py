@@ -1,4 +1,4 @@
-"""Take an engine's own processes down with the replica that started them, however the replica ends.
+"""Take an engine's own processes down with the replica (of a batch or a service) that started them.
 
 A replica that is stopped stops its engine. One that is killed (out of memory, a forced stop, a crash) cannot, and an
 engine's processes would stay behind with their memory and their GPU. So a small process of its own watches the
