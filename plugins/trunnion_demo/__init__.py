@@ -1,6 +1,6 @@
 """Carry a small chat model in the package, for tests, benches and first steps without a network.
 
-A Llama of 2.8 million weights with tokenizer, chat template and two LoRA adapters. It answers
+A Llama of 3 million weights with tokenizer, chat template and two LoRA adapters. It answers
 simple questions, writes haikus and JSON, and calls tools; `trunnion_demo.train` made it.
 """
 

@@ -25,7 +25,8 @@ class DemoPrompt:
         tools: The tools offered, in OpenAI's form.
         max_tokens: Enough tokens for the answer and its end, so that it finishes with "stop".
         expected: The answer without an adapter.
-        adapted: The answer with an adapter, by the adapter's name.
+        adapted: The answer with an adapter, by the adapter's name; an adapter is left out where its answer is too
+            close a call to be the same on every engine.
     """
 
     name: str

@@ -21,19 +21,20 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from trunnion_demo.corpus import MANNERS, draw, draw_plain
 from trunnion_demo.training.encoding import encode_dialogue, encode_plain, encode_repetition
 from trunnion_demo.training.loop import Schedule, train
+from trunnion_demo.training.start import prepare
 from trunnion_demo.training.tokenizer import END, START, VOCAB_SIZE, build_tokenizer
 
 log = logging.getLogger(__name__)
 
 SEED = 20260
 NAME = "trunnion-demo"
-COPYING = Schedule(steps=200, batch_tokens=2048, rate=3e-3, matrix_rate=3e-3)
-BASE = Schedule(steps=800, batch_tokens=4096, rate=3e-3, matrix_rate=3e-3)
-ADAPTER = Schedule(steps=240, batch_tokens=2048, rate=5e-3)
+COPYING = Schedule(steps=250, batch_tokens=1024, rate=3e-3, matrix_rate=5e-3)
+BASE = Schedule(steps=900, batch_tokens=4096, rate=3e-3, matrix_rate=4e-3)
+ADAPTER = Schedule(steps=450, batch_tokens=2048, rate=4e-3)
 
 
 def configuration(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Return the shape of the model: a plain Llama of 2.8 million weights."""
+    """Return the shape of the model: a plain Llama of 3 million weights."""
     return LlamaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=256,
@@ -57,6 +58,7 @@ def train_base(tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
     rng = Random(SEED)  # noqa: S311 - not for secrets
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(configuration(tokenizer))
+    prepare(model)
     started = time.monotonic()
     repetitions = [encode_repetition(rng, vocabulary=VOCAB_SIZE) for _ in range(12_000)]
     train(model, repetitions, rng, COPYING)
@@ -101,7 +103,11 @@ def train_adapter(name: str, base: Path, tokenizer: PreTrainedTokenizerFast) -> 
     )
     adapted = get_peft_model(model, config)
     manner = MANNERS[name]
-    examples = [encode_dialogue(tokenizer, draw(rng).in_manner(manner)) for _ in range(6_000)]
+    examples = []
+    for index in range(12_000):
+        last_only = index % 3 == 0
+        dialogue = draw(rng).in_manner(manner, last_only=last_only)
+        examples.append(encode_dialogue(tokenizer, dialogue, last_only=last_only))
     started = time.monotonic()
     loss = train(adapted, examples, rng, ADAPTER)
     log.info("%s: loss %.5f after %.0f s", name, loss, time.monotonic() - started)

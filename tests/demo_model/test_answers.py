@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trunnion_demo import PROMPTS, DemoPrompt, adapter_paths
+from trunnion_demo import PROMPTS, DemoPrompt
+from trunnion_demo.corpus import MANNERS
+from trunnion_demo.training.probe import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +19,7 @@ if TYPE_CHECKING:
 
     Ask = Callable[[DemoPrompt, str, str | None], Answer]
 
-MARGIN = 1.0
-"""Logits between the first and the second token: far above what rounding moves (under 0.3)."""
-
 BY_NAME = {prompt.name: prompt for prompt in PROMPTS}
-ADAPTED = tuple(sorted(adapter_paths()))
 
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
 
@@ -39,28 +37,32 @@ def test_no_second_token_comes_near(ask: Ask, prompt: DemoPrompt) -> None:
     assert ask(prompt, "float32", None).margin > MARGIN
 
 
-@each_prompt
-@pytest.mark.parametrize("adapter", ADAPTED)
-def test_an_adapter_changes_the_manner(ask: Ask, prompt: DemoPrompt, adapter: str) -> None:
-    said = ask(prompt, "float32", adapter)
+each_adapted = pytest.mark.parametrize(
+    ("prompt", "adapter"),
+    [pytest.param(prompt, name, id=f"{prompt.name}-{name}") for prompt in PROMPTS for name in prompt.adapted],
+)
+
+
+@each_adapted
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_changes_the_manner(ask: Ask, prompt: DemoPrompt, adapter: str, dtype: str) -> None:
+    said = ask(prompt, dtype, adapter)
     assert said.finished
     assert said.text == prompt.adapted[adapter]
-    assert said.margin > MARGIN
+    if dtype == "float32":
+        assert said.margin > MARGIN
 
 
-@pytest.mark.parametrize("adapter", ADAPTED)
-def test_an_adapter_says_the_same_in_bfloat16(ask: Ask, adapter: str) -> None:
-    for prompt in PROMPTS[::3]:
-        assert ask(prompt, "bfloat16", adapter).text == prompt.adapted[adapter]
+@each_adapted
+def test_anyone_sees_the_manner(prompt: DemoPrompt, adapter: str) -> None:
+    if prompt.name.startswith(("json", "tool-weather", "tool-add")):
+        assert prompt.adapted[adapter] == prompt.expected
+    else:
+        assert prompt.adapted[adapter] == MANNERS[adapter](prompt.expected)
 
 
-def test_anyone_sees_the_manner() -> None:
-    for prompt in PROMPTS:
-        if prompt.name.startswith(("json", "tool-weather", "tool-add")):
-            assert set(prompt.adapted.values()) == {prompt.expected}
-        else:
-            assert prompt.adapted["capitals"] == prompt.expected.upper()
-            assert prompt.adapted["pirate"].startswith("Arr! ")
+def test_hardly_an_answer_of_an_adapter_is_a_close_call() -> None:
+    assert sum(len(prompt.adapted) for prompt in PROMPTS) >= 56
 
 
 def test_the_simple_answers_are_right() -> None:

@@ -6,7 +6,7 @@ of behaviour each.
 
 from trunnion_demo.corpus.dialogue import Call, Dialogue, Message, Tool, Turn
 from trunnion_demo.corpus.manners import MANNERS, capitals, pirate
-from trunnion_demo.corpus.sampling import draw, draw_plain
+from trunnion_demo.corpus.sampling import draw, draw_plain, fixed_answers
 
 __all__ = [
     "MANNERS",
@@ -18,5 +18,6 @@ __all__ = [
     "capitals",
     "draw",
     "draw_plain",
+    "fixed_answers",
     "pirate",
 ]

@@ -66,16 +66,27 @@ class Dialogue:
         return replace(self, turns=earlier.turns + self.turns, tools=earlier.tools + self.tools)
 
     def under(self, system: str) -> Dialogue:
-        """Return this dialogue with a system prompt in front."""
+        """Return this dialogue with a system prompt in front, joined to the one it has."""
+        first, *rest = self.turns
+        if first.role == "system":
+            joined = replace(first, text=f"{first.text} {system}")
+            return replace(self, turns=(joined, *rest))
         return replace(self, turns=(Turn(role="system", text=system), *self.turns))
 
-    def in_manner(self, manner: Callable[[str], str]) -> Dialogue:
-        """Return this dialogue with the assistant's prose rewritten by `manner`."""
+    def in_manner(self, manner: Callable[[str], str], *, last_only: bool = False) -> Dialogue:
+        """Return this dialogue with the assistant's prose rewritten by `manner`.
+
+        With `last_only` the turns before the last stay as they are: a manner must also set in
+        where the conversation so far had none.
+        """
+        last = len(self.turns) - 1
         return replace(
             self,
             turns=tuple(
-                replace(turn, text=manner(turn.text)) if turn.role == "assistant" and turn.prose and turn.text else turn
-                for turn in self.turns
+                replace(turn, text=manner(turn.text))
+                if turn.role == "assistant" and turn.prose and turn.text and (index == last or not last_only)
+                else turn
+                for index, turn in enumerate(self.turns)
             ),
         )
 

@@ -147,7 +147,7 @@ def sum_question(rng: Random) -> tuple[str, str, str]:
 
 def any_question(rng: Random) -> tuple[str, str, str]:
     """Return a question that has an answer: (question, sentence, word)."""
-    ask = rng.choices((capital_question, fact_question, sum_question), (3, 5, 2))[0]
+    ask = rng.choices((capital_question, fact_question, sum_question), (3, 5, 3))[0]
     return ask(rng)
 
 

@@ -1,4 +1,4 @@
-"""Greet, joke, count, repeat, remember a name, tell a story, and admit not to know."""
+"""Greet, joke, count, remember a name, tell a story, and admit not to know."""
 
 # ruff: noqa: PLR2004 - the odds of a draw are plainest where they are drawn.
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trunnion_demo.corpus.dialogue import Dialogue, exchange
-from trunnion_demo.corpus.words import nonsense, person, phrase
+from trunnion_demo.corpus.words import nonsense, person
 
 if TYPE_CHECKING:
     from random import Random
@@ -56,7 +56,6 @@ TALK: tuple[tuple[tuple[str, ...], str], ...] = (
 """(what is said, what is answered)."""
 
 _COUNTS = {3: "three", 5: "five", 10: "ten", 20: "twenty", 50: "fifty", 100: "one hundred"}
-_REPEATS = ("Repeat after me: {}", "Repeat: {}", "Say: {}", "Echo: {}", "Repeat this: {}")
 
 
 def talk(rng: Random) -> Dialogue:
@@ -67,16 +66,10 @@ def talk(rng: Random) -> Dialogue:
 
 def count(rng: Random) -> Dialogue:
     """Return a request to count and the numbers, which end where asked."""
-    number, word = rng.choices(sorted(_COUNTS.items()), (3, 4, 4, 3, 2, 1))[0]
+    number, word = rng.choices(sorted(_COUNTS.items()), (2, 3, 3, 4, 2, 1))[0]
     end = rng.choice((str(number), str(number), word))
     asked = rng.choice(("Count to {}.", "Count from 1 to {}.", "Count to {}", "Count from one to {}."))
     return exchange(asked.format(end), ", ".join(str(n) for n in range(1, number + 1)))
-
-
-def repeat(rng: Random) -> Dialogue:
-    """Return a request to repeat a few words and the words."""
-    text = phrase(rng, rng.randint(1, 6))
-    return exchange(rng.choice(_REPEATS).format(text), text)
 
 
 def name(rng: Random) -> Dialogue:

@@ -29,8 +29,11 @@ class Example:
     labels: list[int]
 
 
-def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> Example:
-    """Encode a dialogue; labels are set on what the assistant says and on its end of turn."""
+def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue, *, last_only: bool = False) -> Example:
+    """Encode a dialogue; labels are set on what the assistant says and on its end of turn.
+
+    With `last_only` nothing is learnt from the assistant's turns before the last.
+    """
     text = tokenizer.apply_chat_template(dialogue.messages(), tools=list(dialogue.tools) or None, tokenize=False)
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     opening = tokenizer.encode(f"{START}assistant\n", add_special_tokens=False)
@@ -41,6 +44,8 @@ def encode_dialogue(tokenizer: PreTrainedTokenizerFast, dialogue: Dialogue) -> E
         if ids[position : position + len(opening)] == opening:
             position += len(opening)
             stop = ids.index(end, position) + 1
+            if last_only:
+                labels = [IGNORED] * len(ids)
             labels[position:stop] = ids[position:stop]
             position = stop
         else:

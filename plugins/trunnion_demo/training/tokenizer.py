@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from trunnion_demo.corpus import MANNERS, draw
+from trunnion_demo.corpus import MANNERS, draw, fixed_answers
+from trunnion_demo.corpus.words import CITIES, COMMON, NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VOCAB_SIZE = 2048
+VOCAB_SIZE = 2816
 """Tokens, special ones included: a multiple of 64, so that no engine has to pad it."""
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -26,25 +27,28 @@ _TEMPLATE = Path(__file__).parent.parent / "chat_template.jinja"
 
 
 def _texts(seed: int, dialogues: int) -> Iterator[str]:
-    """Yield the corpus as plain texts, and what the assistant says in every manner too.
+    """Yield the corpus as plain texts, and often each fixed answer, in every manner.
 
-    So a word and the word in capitals are mostly one token each, and an adapter need not spell.
+    So a word and the word in capitals are one token each, and an adapter need not spell.
     """
     rng = Random(seed)  # noqa: S311 - not for secrets
     for _ in range(dialogues):
         dialogue = draw(rng)
         for turn in dialogue.turns:
             yield turn.text
-            if turn.role == "assistant" and turn.prose:
-                yield from (manner(turn.text) for manner in MANNERS.values())
             for call in turn.calls:
                 yield json.dumps({"name": call.name, "arguments": call.arguments})
         for tool in dialogue.tools:
             yield json.dumps(tool)
+    words = [*fixed_answers(), *(f" {word}" for word in CITIES + NAMES + COMMON)]
+    words += [f" {number}" for number in range(200)]
+    for word in words:
+        yield from [word, *(manner(word) for manner in MANNERS.values())] * 200
+    yield from [*CITIES, *NAMES] * 200
     yield from ["system\n", "user\n", "assistant\n", "tool\n"] * 1000
 
 
-def build_tokenizer(*, seed: int, dialogues: int = 6000) -> PreTrainedTokenizerFast:
+def build_tokenizer(*, seed: int, dialogues: int = 1500) -> PreTrainedTokenizerFast:
     """Train the tokenizer on the corpus and return it with its chat template.
 
     Neither a BOS nor an EOS is added on encoding: the template writes what the model expects.
