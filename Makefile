@@ -56,7 +56,7 @@ format: $(STAMP)
 test: lint test-unit test-ray test-engine
 
 test-unit: $(STAMP)
-	$(BIN)/python -m pytest -q -m "not ray and not engine and not long"
+	$(BIN)/python -m pytest -q -n 2 -p no:benchmark -m "not ray and not engine and not long"
 
 test-ray: $(STAMP)
 	$(BIN)/python -m pytest -q -m "ray and not engine and not long"

@@ -29,17 +29,23 @@ def start(pid):
             return file.read().rpartition(b")")[2].split()[19].decode()
     except OSError:
         return None
+def listen(timeout):
+    global known, buffer, open_
+    if not select.select([0] if open_ else [], [], [], timeout)[0]:
+        return False
+    data = os.read(0, 65536)
+    open_ = bool(data)
+    buffer += data
+    *lines, buffer = buffer.split(b"\n")
+    for line in lines:
+        if line == b"done":
+            sys.exit(0)
+        known = [item.split(":") for item in line.decode().split()]
+    return open_
 while os.getppid() == parent:
-    ready = select.select([0] if open_ else [], [], [], 0.5)[0]
-    if ready:
-        data = os.read(0, 65536)
-        open_ = bool(data)
-        buffer += data
-        *lines, buffer = buffer.split(b"\n")
-        for line in lines:
-            if line == b"done":
-                sys.exit(0)
-            known = [item.split(":") for item in line.decode().split()]
+    listen(0.5)
+while listen(0):  # what it said before it died, even if it died before this process looked
+    pass
 for pid, begun in reversed(known):
     if start(pid) == begun:
         try:
