@@ -96,7 +96,9 @@ def online(engine: str, model: str | None, config: dict[str, object]) -> None:
 
 def main() -> None:
     """Run both, and leave nothing behind."""
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for name in ("ray", "ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     engine, model, config = choose_engine()
     console.print(f"engine [bold]{engine}[/], model {model or '-'}")
     ray.init(num_cpus=max(4, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False)
