@@ -1,6 +1,6 @@
 """Train the demo model from nothing: `python -m trunnion_demo.train --output DIR`.
 
-Takes about ten minutes on two CPU cores. Seeds are fixed; another CPU or another PyTorch may
+Takes some 14 minutes on two idle CPU cores; set `OMP_WAIT_POLICY=PASSIVE` on a shared machine. Seeds are fixed; another CPU or another PyTorch may
 still round otherwise, so the committed weights are the ones the tests speak of.
 """
 
