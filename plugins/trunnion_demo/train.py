@@ -1,7 +1,8 @@
 """Train the demo model from nothing: `python -m trunnion_demo.train --output DIR`.
 
-Takes some 14 minutes on two idle CPU cores; set `OMP_WAIT_POLICY=PASSIVE` on a shared machine. Seeds are fixed; another CPU or another PyTorch may
-still round otherwise, so the committed weights are the ones the tests speak of.
+Takes some 14 minutes on two idle CPU cores; set `OMP_WAIT_POLICY=PASSIVE` on a shared machine.
+Seeds are fixed; another CPU or another PyTorch may still round otherwise, so the committed weights
+are the ones the tests speak of.
 """
 
 from __future__ import annotations
