@@ -124,11 +124,7 @@ class SyncPipeline:
 
 async def _opened(spec: PipelineSpec | EngineSpec) -> Pipeline:
     pipeline = Pipeline(spec)
-    try:
-        await pipeline.start()
-    except BaseException:
-        await pipeline.stop()
-        raise
+    await pipeline.start()  # which stops the engine again if it fails
     return pipeline
 
 

@@ -104,27 +104,26 @@ def _completion_choice(choice: CompletionChoice) -> dict[str, Any]:
 
 def chat_response(completion: Completion, response_id: str, created: int, model: str) -> bytes:
     """Return a ``chat.completion`` object."""
-    return encode(
-        {
-            "id": response_id,
-            "object": "chat.completion",
-            "created": created,
-            "model": model,
-            "choices": [_chat_choice(choice) for choice in completion.choices],
-            "usage": None if completion.usage is None else usage_json(completion.usage),
-        }
-    )
+    choices = [_chat_choice(choice) for choice in completion.choices]
+    return _response("chat.completion", choices, completion, response_id, created, model)
 
 
 def completion_response(completion: Completion, response_id: str, created: int, model: str) -> bytes:
     """Return a ``text_completion`` object."""
+    choices = [_completion_choice(choice) for choice in completion.choices]
+    return _response("text_completion", choices, completion, response_id, created, model)
+
+
+def _response(  # noqa: PLR0917 - the wire's fields
+    kind: str, choices: list[dict[str, Any]], completion: Completion, response_id: str, created: int, model: str
+) -> bytes:
     return encode(
         {
             "id": response_id,
-            "object": "text_completion",
+            "object": kind,
             "created": created,
             "model": model,
-            "choices": [_completion_choice(choice) for choice in completion.choices],
+            "choices": choices,
             "usage": None if completion.usage is None else usage_json(completion.usage),
         }
     )

@@ -187,11 +187,7 @@ class BlockRunner:
         """Start the pipeline, watched: an actor that is killed must not leave the engine's processes behind."""
         self._reaper.start()
         pipeline = Pipeline(spec)
-        try:
-            await pipeline.start()
-        except BaseException:
-            await pipeline.stop()
-            raise
+        await pipeline.start()  # which stops the engine again if it fails
         self._reaper.settle()
         return pipeline
 
