@@ -2,9 +2,8 @@
 
 import asyncio
 import multiprocessing
-import os
-import subprocess
 
+import psutil
 import pytest
 
 from trunnion.completion import collect
@@ -14,15 +13,10 @@ from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
 
 
-def processes():
-    """List the children of this process, those that have ended and were not reaped among them.
-
-    Ray's, which other tests of the same run may have started, are none of the engine's.
-    """
-    out = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, check=True)
-    lines = out.stdout.decode().splitlines()
-    others = ("resource_tracker", "ps -o", "/ray/", "ray::")
-    return [line for line in lines if not any(other in line for other in others)]
+def engine_processes():
+    """Return the engine's processes: vLLM starts them through multiprocessing, and each may start more."""
+    started = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
+    return [process for parent in started for process in (parent, *parent.children(recursive=True))]
 
 
 async def test_stop_lets_short_requests_end_and_gives_up_long_ones(engine):
@@ -30,6 +24,8 @@ async def test_stop_lets_short_requests_end_and_gives_up_long_ones(engine):
         sampling = SamplingParams(ignore_eos=True, max_tokens=tokens, n=n, temperature=1.0)
         return engine.generate(GenerateRequest(prompt=TextPrompt(text="On and on"), sampling=sampling))
 
+    processes = engine_processes()
+    assert processes
     short = events(20)
     await anext(short)
     waiting = [asyncio.create_task(collect(events(500, n=20))) for _ in range(2)]
@@ -43,7 +39,7 @@ async def test_stop_lets_short_requests_end_and_gives_up_long_ones(engine):
         with pytest.raises(Cancelled):
             await task
     assert multiprocessing.active_children() == []
-    assert processes() == []
+    assert [process for process in processes if process.is_running()] == []
     assert engine.load().running == 0
     with pytest.raises(EngineDead):
         await engine.start()
