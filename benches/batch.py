@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -24,18 +23,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from processes import ENGINE_ENVIRONMENT
+from stats import Ratio, paired_ratio
+
 RESULTS = Path(__file__).parent / "results"
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+ENVIRONMENT = {**ENGINE_ENVIRONMENT, "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 TOKENS = 16
 SAMPLING = {"max_tokens": TOKENS, "ignore_eos": True, "temperature": 0.0}
 ROLES = ("EngineCore", "VLLM::Worker", "MapWorker", "ray::", "raylet", "gcs_server")
@@ -192,13 +184,6 @@ def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def interval(ratios: list[float], draws: int = 10_000) -> tuple[float, float]:
-    """Return the 90 % bootstrap interval of the median."""
-    rng = random.Random(0)
-    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(draws))
-    return medians[int(0.05 * draws)], medians[int(0.95 * draws) - 1]
-
-
 def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -216,11 +201,9 @@ def summary(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> 
         values = [run[key] for run in runs[name] if run[key] is not None]
         return round(statistics.median(values), 2) if values else None
 
-    ratios = {
-        name: [one["rows_per_s"] / base["rows_per_s"] for one, base in zip(runs[name], runs["bare"], strict=True)]
-        for name in runs
-        if name != "bare"
-    }
+    def ratio(name: str) -> Ratio:
+        return paired_ratio(*([one["rows_per_s"] for one in runs[side]] for side in (name, "bare")))
+
     behind = [one["first_s"] - base["first_s"] for one, base in zip(runs["trunnion"], runs["bare"], strict=True)]
     return {
         "command": " ".join(["python", *sys.argv]),
@@ -231,10 +214,7 @@ def summary(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> 
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "versions": versions(),
         "medians": {name: {key: middle(name, key) for key in ("rows_per_s", "ready_s", "first_s")} for name in runs},
-        "ratio": {
-            name: {"median": round(statistics.median(r), 3), "interval_90": [round(x, 3) for x in interval(r)]}
-            for name, r in ratios.items()
-        },
+        "ratio": {name: str(ratio(name)) for name in runs if name != "bare"},
         "first_row_behind_bare_s": round(statistics.median(behind), 2),
         "runs": runs,
     }
@@ -247,14 +227,14 @@ def report(data: dict[str, Any]) -> str:
         f"`{data['command']}` on {data['machine']}; "
         + ", ".join(f"{name} {version}" for name, version in data["versions"].items()),
         "",
-        "| | rows/s (median) | ratio to bare (90 % interval) | first row, s after start | peak RSS, MiB |",
+        "| | rows/s (median) | ratio to bare [90 % interval], pairs | first row, s after start | peak RSS, MiB |",
         "|---|---|---|---|---|",
     ]
     for name, middle in data["medians"].items():
-        ratio = data["ratio"].get(name)
-        told = f"{ratio['median']} ({ratio['interval_90'][0]} to {ratio['interval_90'][1]})" if ratio else "1"
         peaks = ", ".join(f"{role} {size}" for role, size in data["runs"][name][-1]["peak_rss_mib"].items())
-        lines.append(f"| {name} | {middle['rows_per_s']} | {told} | {middle['first_s']} | {peaks} |")
+        lines.append(
+            f"| {name} | {middle['rows_per_s']} | {data['ratio'].get(name, '1')} | {middle['first_s']} | {peaks} |"
+        )
     lines += ["", f"First row {data['first_row_behind_bare_s']} s behind the bare engine's.", ""]
     return "\n".join(lines)
 

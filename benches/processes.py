@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,17 @@ ENGINE_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 """The same for every side: on few cores a pinned, spinning worker starves everything beside it."""
+
+
+def run_until_interrupted(clean_up: Callable[[], None]) -> None:
+    """Wait for SIGINT, then clean up."""
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        clean_up()
 
 
 class Server:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import time
 
 import ray
 
+from processes import run_until_interrupted
 from trunnion_ray.serve import ModelConfig, build_openai_app
 from trunnion_ray.serve import run as serve_run
 
@@ -22,14 +22,7 @@ def main() -> None:
     config = {"max_model_len": args.max_model_len, "enforce_eager": True}
     model = ModelConfig(name="demo", engine="vllm", model=args.model, config=config)
     serve_run(build_openai_app([model]), host="127.0.0.1", port=args.port, topology=args.topology)
-    print("serving", flush=True)
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        ray.shutdown()
+    run_until_interrupted(ray.shutdown)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Measure serving through Ray Serve against vLLM's own API server: requests/s, TTFT, memory, start-up.
 
     python benches/serving.py --pairs 7
+    python benches/serving.py --peers ray-default ray-direct --name peers
 
-Both servers run the same model with the same engine settings and environment; they are measured in turn
-(A B A B ...), the one that is not measured stopped with SIGSTOP. Greedy answers of both are compared first: a speed
-without the same text means nothing. Writes benches/results/serving-<name>.json and .md.
+All servers run the same model with the same engine settings and environment; they are measured in turn
+(A B A B ...), those that are not measured stopped with SIGSTOP. Greedy answers are compared first: a speed without
+the same text means nothing. ``--peers`` adds ``ray.serve.llm``, as it comes and on its direct path.
+Writes benches/results/serving-<name>.json and .md.
 """
 
 from __future__ import annotations
@@ -29,6 +31,16 @@ from stats import paired_ratio
 from trunnion_demo import PROMPTS, model_path
 
 RESULTS = Path(__file__).parent / "results"
+FIGURES = ("requests_per_s", "ttft_p50_ms", "latency_p50_ms", "latency_p99_ms", "server_cpu_s")
+PEERS = {
+    "ray-default": {},
+    "ray-direct": {
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    },
+}
+"""Ray's own module, by the environment that chooses its path."""
 QUESTIONS = [prompt.messages for prompt in PROMPTS if not prompt.tools]
 
 
@@ -67,6 +79,7 @@ def measure(server: Server, args: argparse.Namespace, *, stream: bool) -> LoadRe
 
 def answers(server: Server) -> list[str]:
     texts = []
+    server.resume()
     for messages in QUESTIONS[:8]:
         body = {"model": "demo", "messages": messages, "max_tokens": 40, "temperature": 0.0}
         request = urllib.request.Request(
@@ -76,64 +89,78 @@ def answers(server: Server) -> list[str]:
         )
         with urllib.request.urlopen(request, timeout=60) as response:
             texts.append(json.load(response)["choices"][0]["message"]["content"])
+    server.pause()
     return texts
 
 
-def vllm_server(args: argparse.Namespace, logs: Path) -> Server:
+def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
+    """Start one contender and wait until it is ready."""
     port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", args.model]
-    command += ["--served-model-name", "demo", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
-    command += ["--max-model-len", str(args.max_model_len), "--disable-uvicorn-access-log"]
-    return Server("vllm", command, port=port, log=logs / "vllm.log")
+    here = Path(__file__).parent
+    common = ["--model", args.model, "--port", str(port), "--max-model-len", str(args.max_model_len)]
+    env: dict[str, str] = {}
+    if name == "vllm":
+        command = ["-m", "vllm.entrypoints.openai.api_server", *common, "--served-model-name", "demo"]
+        command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log"]
+    elif name == "trunnion":
+        command = [str(here / "serve_ours.py"), *common, "--topology", args.topology]
+    else:
+        command = [str(here / "serve_peer.py"), *common]
+        env = PEERS[name]
+    server = Server(name, [sys.executable, *command], port=port, log=logs / f"{name}.log", env=env)
+    try:
+        server.wait_ready("/ready" if name == "trunnion" else "/v1/models" if name in PEERS else "/health")
+    except BaseException:
+        server.stop()
+        raise
+    return server
 
 
-def our_server(args: argparse.Namespace, logs: Path) -> Server:
-    port = free_port()
-    command = [sys.executable, str(Path(__file__).parent / "serve_ours.py"), "--model", args.model]
-    command += ["--port", str(port), "--topology", args.topology, "--max-model-len", str(args.max_model_len)]
-    return Server("trunnion", command, port=port, log=logs / "trunnion.log")
+def ratios(series: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, str]]:
+    """Return, for each contender but vLLM's own server, each figure's ratio to vLLM's."""
+    base = series["vllm"]
+    return {
+        name: {key: str(paired_ratio([s[key] for s in runs], [s[key] for s in base])) for key in FIGURES}
+        for name, runs in series.items()
+        if name != "vllm"
+    }
 
 
-def compare(ours: Server, theirs: Server, args: argparse.Namespace) -> dict[str, object]:
-    """Run all pairs, plain and streaming, and return the figures."""
+def compare(servers: list[Server], args: argparse.Namespace) -> dict[str, object]:
+    """Run all pairs, plain and streaming, and return the figures. All servers but one are stopped at any time."""
     report: dict[str, object] = {}
     for stream in (False, True):
-        series: dict[str, list[dict[str, float]]] = {"trunnion": [], "vllm": []}
+        mode = "stream" if stream else "plain"
+        series: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
         for pair in range(-args.warmup, args.pairs):
-            order = (ours, theirs) if pair % 2 else (theirs, ours)
-            for server in order:
-                other = theirs if server is ours else ours
-                other.pause()
+            for server in servers if pair % 2 else reversed(servers):
                 server.resume()
                 cpu = server.cpu()
                 summary = measure(server, args, stream=stream).summary()
                 summary["server_cpu_s"] = round(server.cpu() - cpu, 2)
-                other.resume()
+                server.pause()
                 if pair >= 0:
                     series[server.name].append(summary)
-                print(f"{'stream' if stream else 'plain'} {pair} {server.name}: {json.dumps(summary)}", flush=True)
-        ratios = {
-            key: str(paired_ratio([s[key] for s in series["trunnion"]], [s[key] for s in series["vllm"]]))
-            for key in ("requests_per_s", "ttft_p50_ms", "latency_p50_ms", "latency_p99_ms", "server_cpu_s")
-        }
+                print(f"{mode} {pair} {server.name}: {json.dumps(summary)}", flush=True)
         medians = {
             name: {key: round(statistics.median(s[key] for s in runs), 3) for key in runs[0]}
             for name, runs in series.items()
         }
-        report["stream" if stream else "plain"] = {"ratio": ratios, "median": medians, "runs": series}
+        report[mode] = {"ratio": ratios(series), "median": medians, "runs": series}
     return report
 
 
 def markdown(report: dict[str, object], command: str) -> str:
     lines = [f"# Serving: {report['name']}", "", f"`{command}`", "", str(report["machine"]), ""]
-    lines += ["Ratios are Trunnion / vLLM's own server, median of the pairs with the 90 % bootstrap interval.", ""]
-    lines += ["| mode | figure | Trunnion | vLLM | ratio |", "|---|---|---|---|---|"]
+    lines += ["Ratios are to vLLM's own server: median of the pairs with the 90 % bootstrap interval.", ""]
+    lines += ["| mode | figure | server | median | ratio |", "|---|---|---|---|---|"]
     for mode in ("plain", "stream"):
         part = report[mode]
-        for key, ratio in part["ratio"].items():
-            ours, theirs = part["median"]["trunnion"][key], part["median"]["vllm"][key]
-            lines.append(f"| {mode} | {key} | {ours} | {theirs} | {ratio} |")
-    lines += ["", f"Same greedy text on both: {report['same_text']}. Start-up: {report['startup_s']} s.", ""]
+        for key in FIGURES:
+            for name, medians in part["median"].items():
+                ratio = part["ratio"].get(name, {}).get(key, "1")
+                lines.append(f"| {mode} | {key} | {name} | {medians[key]} | {ratio} |")
+    lines += ["", f"Same greedy text as vLLM's: {report['same_text']}. Start-up, s: {report['startup_s']}.", ""]
     lines += [f"Memory (MiB, proportional): {json.dumps(report['memory_mib'])}", ""]
     return "\n".join(lines)
 
@@ -148,31 +175,29 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=640, help="per run")
     parser.add_argument("--tokens", type=int, default=16, help="forced completion tokens")
     parser.add_argument("--max-model-len", type=int, default=1024)
+    parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="measure ray.serve.llm as well")
     parser.add_argument("--name", default="", help="of the results; topology-clients-tokens by default")
     args = parser.parse_args()
     name = args.name or f"{args.topology}-c{args.clients}-t{args.tokens}"
     logs = Path(tempfile.mkdtemp(prefix="trunnion-bench-"))
     print(f"logs in {logs}", flush=True)
-    theirs = vllm_server(args, logs)
-    ours = None
+    servers: list[Server] = []
     try:
-        theirs.wait_ready("/health")
-        theirs.pause()
-        ours = our_server(args, logs)
-        ours.wait_ready("/ready")
-        theirs.resume()
+        for contender in ("vllm", "trunnion", *args.peers):
+            servers.append(start(contender, args, logs))
+            servers[-1].pause()
         report: dict[str, object] = {"name": name, "date": time.strftime("%Y-%m-%d"), "settings": vars(args)}
         report["machine"] = (
             f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
         )
-        report["startup_s"] = {"trunnion": round(ours.startup, 1), "vllm": round(theirs.startup, 1)}
-        report["same_text"] = answers(ours) == answers(theirs)
-        report |= compare(ours, theirs, args)
-        report["memory_mib"] = {"trunnion": ours.memory(), "vllm": theirs.memory()}
+        report["startup_s"] = {server.name: round(server.startup, 1) for server in servers}
+        texts = {server.name: answers(server) for server in servers}
+        report["same_text"] = {server.name: texts[server.name] == texts["vllm"] for server in servers[1:]}
+        report |= compare(servers, args)
+        report["memory_mib"] = {server.name: server.memory() for server in servers}
     finally:
-        theirs.stop()
-        if ours is not None:
-            ours.stop()
+        for server in servers:
+            server.stop()
     RESULTS.mkdir(exist_ok=True)
     report["settings"]["model"] = "the demo model" if args.model == str(model_path()) else args.model
     command = "python benches/serving.py " + " ".join(sys.argv[1:])

@@ -84,13 +84,13 @@ def build_args(model: str, config: VLLMConfig) -> Any:
     return _vllm.AsyncEngineArgs(model=path, **_vllm.with_config_objects(args))
 
 
-def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) -> Any:
-    """Return a running AsyncLLM; ``on_step(rank, scheduler_stats)`` is called after each step.
+def configure(model: str, config: VLLMConfig) -> tuple[Any, Any]:
+    """Return vLLM's own arguments and the VllmConfig that it makes of them; nothing is started.
 
     Raises:
         ConfigError: vLLM refuses the arguments.
         ModelNotFound: There is no such model.
-        InternalError: The engine's processes failed to start.
+        InternalError: vLLM cannot be imported.
     """
     check_model(model)
     prepare_environment(config)
@@ -99,11 +99,23 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) 
 
         args = build_args(model, config)
         contexts = {"serve": _vllm.UsageContext.OPENAI_API_SERVER, "batch": _vllm.UsageContext.LLM_CLASS}
-        vllm_config = args.create_engine_config(contexts[config.usage])
+        return args, args.create_engine_config(contexts[config.usage])
     except TrunnionError:
         raise
     except Exception as error:
         raise _startup_error(model, error) from error
+
+
+def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) -> Any:
+    """Return a running AsyncLLM; ``on_step(rank, scheduler_stats)`` is called after each step.
+
+    Raises:
+        ConfigError, ModelNotFound: As of :func:`configure`.
+        InternalError: The engine's processes failed to start.
+    """
+    args, vllm_config = configure(model, config)
+    from . import _vllm
+
     try:
         with without_main():
             llm = _vllm.AsyncLLM.from_vllm_config(

@@ -1,6 +1,10 @@
 """Batches on real vLLM with the demo model: a program written for ray.data.llm as it stands, and adapters by row."""
 
+import ast
+import runpy
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -10,32 +14,7 @@ from trunnion_ray.data import ProcessorConfig, build_processor
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(400)]
 
-# Nothing but the import line differs from the program for ray.data.llm.
-PROGRAM = """
-import ray
-from trunnion_ray.data import vLLMEngineProcessorConfig, build_llm_processor
-
-config = vLLMEngineProcessorConfig(
-    model=PATH,
-    engine_kwargs={"enable_chunked_prefill": True, "max_num_batched_tokens": 4096, "max_model_len": 1024},
-    concurrency=1,
-    batch_size=64,
-)
-processor = build_llm_processor(
-    config,
-    preprocess=lambda row: dict(
-        messages=[
-            {"role": "system", "content": "You are a bot that responds with haikus."},
-            {"role": "user", "content": row["item"]},
-        ],
-        sampling_params=dict(temperature=0.3, max_tokens=250),
-    ),
-    postprocess=lambda row: dict(answer=row["generated_text"], **row),
-)
-ds = ray.data.from_items(["Start of the haiku is: Complete this for me..."])
-ds = processor(ds)
-ds.show(limit=1)
-"""
+EXAMPLE = Path(__file__).parents[2] / "examples" / "batch.py"
 
 
 def engines():
@@ -70,15 +49,14 @@ def eager(monkeypatch):
     monkeypatch.setattr(mirror, "vLLMEngineProcessorConfig", Eager)
 
 
-def test_a_program_for_rays_own_module_runs_as_it_stands(ray_session, eager, capsys):
-    names = {"PATH": str(model_path())}
-    exec(compile(PROGRAM, "program", "exec"), names)
-    shown = capsys.readouterr().out
-    row = names["ds"].take(1)[0] if "answer" not in shown else eval(shown.strip().splitlines()[-1])
+def test_a_program_for_rays_own_module_runs_as_it_stands(ray_session, eager, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE)])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    row = ast.literal_eval(capsys.readouterr().out.strip().splitlines()[-1])
     assert row["answer"].count("\n") == 2, row["answer"]  # a haiku has three lines
     assert row["answer"] == row["generated_text"]
     assert row["item"] == "Start of the haiku is: Complete this for me..."
-    assert row["__inference_error__"] == "" if "__inference_error__" in row else True
+    assert row["__inference_error__"] == ""
     wait_until_gone()
 
 

@@ -1,0 +1,83 @@
+"""Every named setting changes what vLLM is configured with."""
+
+import gc
+import operator
+
+import pytest
+
+from trunnion.errors import ConfigError
+from trunnion_demo import model_path
+from trunnion_vllm.config import OWN_FIELDS, VLLMConfig
+from trunnion_vllm.launch import configure
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("vllm_environment")]
+MODEL = str(model_path())
+SETTINGS = {
+    "tensor_parallel_size": (2, "parallel_config.tensor_parallel_size"),
+    "pipeline_parallel_size": (2, "parallel_config.pipeline_parallel_size"),
+    "data_parallel_size": (2, "parallel_config.data_parallel_size"),
+    "distributed_executor_backend": ("ray", "parallel_config.distributed_executor_backend"),
+    "max_model_len": (77, "model_config.max_model_len"),
+    "max_num_seqs": (7, "scheduler_config.max_num_seqs"),
+    "max_num_batched_tokens": (2077, "scheduler_config.max_num_batched_tokens"),
+    "gpu_memory_utilization": (0.07, "cache_config.gpu_memory_utilization"),
+    "enforce_eager": (True, "model_config.enforce_eager"),
+    "enable_prefix_caching": (False, "cache_config.enable_prefix_caching"),
+    "enable_chunked_prefill": (False, "scheduler_config.enable_chunked_prefill"),
+    "runner": ("pooling", "model_config.runner"),
+    "seed": (7, "model_config.seed"),
+    "tokenizer": (MODEL + "/", "model_config.tokenizer"),
+    "revision": ("v7", "model_config.revision"),
+    "trust_remote_code": (True, "model_config.trust_remote_code"),
+}
+ELSEWHERE = {"dtype", "quantization", "disable_log_stats"}
+
+
+def made_of(**settings):
+    return configure(MODEL, VLLMConfig(**settings))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_reaches_vllm(name):
+    value, place = SETTINGS[name]
+    read = operator.attrgetter(place)
+    _, plain = made_of()
+    _, changed = made_of(**{name: value})
+    assert read(changed) == value
+    assert read(plain) != value
+
+
+def test_no_setting_is_left_out():
+    assert set(SETTINGS) | ELSEWHERE == set(VLLMConfig.model_fields) - OWN_FIELDS
+
+
+def test_the_number_type_is_the_one_asked_for():
+    for name in ("float32", "bfloat16"):
+        assert str(made_of(dtype=name)[1].model_config.dtype) == f"torch.{name}"
+
+
+def test_a_quantization_that_does_not_fit_is_refused_by_vllm():
+    with pytest.raises(ConfigError, match="awq"):
+        made_of(quantization="awq")
+
+
+def test_batches_take_the_larger_defaults_of_the_offline_class():
+    (_, serve), (_, batch) = made_of(usage="serve"), made_of(usage="batch")
+    assert batch.scheduler_config.max_num_batched_tokens > serve.scheduler_config.max_num_batched_tokens
+
+
+def test_statistics_are_left_out_unless_wanted():
+    assert made_of()[0].disable_log_stats is True
+    assert made_of(disable_log_stats=False)[0].disable_log_stats is False
+
+
+def test_further_arguments_reach_vllm_config_objects_among_them():
+    speculative = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2}
+    _, config = made_of(engine_kwargs={"block_size": 64, "speculative_config": speculative})
+    assert config.cache_config.block_size == 64
+    assert config.speculative_config.num_speculative_tokens == 3
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_heap_is_frozen_once_started(engine):
+    assert gc.get_freeze_count() > 0
