@@ -4,8 +4,8 @@
     python benches/batch.py --pairs 1 --rows 2000 --peer
 
 Every run is a process of its own. Rows/s count from the moment the engine is ready; the time to the first row from
-the start of the process. ``--peer`` runs ``ray.data.llm`` as well; its rate counts from its first row, because its
-engine does not tell when it is ready. Results go to benches/results/batch-*.json and .md.
+the start of the process. ``--peer`` runs ``ray.data.llm`` as well, its engine's constructor wrapped to tell when it is
+ready. Results go to benches/results/batch-*.json and .md.
 """
 
 from __future__ import annotations
@@ -58,16 +58,23 @@ def bare(args: argparse.Namespace, began: float) -> dict[str, Any]:
     return {"seconds": seconds, "rows_per_s": args.rows / seconds, "ready_s": ready - began, "first_s": first - began}
 
 
-def consume(dataset: Any, began: float, column: str) -> tuple[int, int, float, float]:
-    """Return rows, rows in the first batch, and the times of the first and of the last row."""
-    rows = early = 0
-    first = 0.0
+def consume(dataset: Any, args: argparse.Namespace, began: float, stamp: Path) -> dict[str, Any]:
+    """Read all rows and return the figures; ``stamp`` is where a worker wrote when its engine was ready."""
+    rows, first = 0, 0.0
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         if not rows:
-            first, early = time.time(), batch.num_rows
+            first = time.time()
         rows += batch.num_rows
-        assert batch.column(column).to_pylist() == [TOKENS] * batch.num_rows
-    return rows, early, first - began, time.time()
+        assert batch.column("n").to_pylist() == [TOKENS] * batch.num_rows
+    end = time.time()
+    assert rows == args.rows
+    ready = float(stamp.read_text())
+    return {
+        "seconds": end - ready,
+        "rows_per_s": rows / (end - ready),
+        "ready_s": ready - began,
+        "first_s": first - began,
+    }
 
 
 def dataset_of(rows: int) -> Any:
@@ -104,11 +111,7 @@ def trunnion(args: argparse.Namespace, began: float) -> dict[str, Any]:
         preprocess=preprocess,
         postprocess=lambda row: {"id": row["id"], "text": row["generated_text"], "n": row["num_generated_tokens"]},
     )
-    rows, _, first, end = consume(processor(dataset_of(args.rows)), began, "n")
-    assert rows == args.rows
-    ready = float(stamp.read_text())
-    seconds = end - ready
-    return {"seconds": seconds, "rows_per_s": rows / seconds, "ready_s": ready - began, "first_s": first}
+    return consume(processor(dataset_of(args.rows)), args, began, stamp)
 
 
 def peer(args: argparse.Namespace, began: float) -> dict[str, Any]:
@@ -129,10 +132,16 @@ def peer(args: argparse.Namespace, began: float) -> dict[str, Any]:
         preprocess=lambda row: {"messages": messages(row["id"]), "sampling_params": SAMPLING},
         postprocess=lambda row: {"id": row["id"], "text": row["generated_text"], "n": row["num_generated_tokens"]},
     )
-    rows, early, first, end = consume(processor(dataset_of(args.rows)), began, "n")
-    assert rows == args.rows
-    seconds = end - began - first
-    return {"seconds": seconds, "rows_per_s": (rows - early) / seconds, "ready_s": None, "first_s": first}
+    stamp = Path(tempfile.mkdtemp()) / "ready"
+    stage = processor.get_stage_by_name("vLLMEngineStage")
+
+    class Stamped(stage.fn):  # type: ignore[misc]
+        def __init__(self, *values: Any, **named: Any) -> None:
+            super().__init__(*values, **named)
+            stamp.write_text(str(time.time()))
+
+    stage.fn = Stamped
+    return consume(processor(dataset_of(args.rows)), args, began, stamp)
 
 
 CONTENDERS = {"bare": bare, "trunnion": trunnion, "peer": peer}
