@@ -61,6 +61,7 @@ PROTOCOLS: Final = (
     "reports_load/1",
     "emits_kv_events/1",
     "probes_health/1",
+    "relays/1",
 )
 """The optional protocols of :mod:`trunnion.engine`, by versioned name."""
 

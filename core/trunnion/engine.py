@@ -210,3 +210,15 @@ class ProbesHealth(Protocol):
     async def check_health(self) -> None:
         """Return if healthy. Raises :class:`EngineDead` otherwise."""
         ...
+
+
+@runtime_checkable
+class Relays(Protocol):
+    """Pass bodies in the wire format of what is behind the engine (``relays/1``)."""
+
+    async def relay(self, body: Any, *, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """Post a body as it is (JSON values) to ``path``, and return the answer's JSON values.
+
+        An error status is raised as an error of :mod:`trunnion.errors`, whatever its body.
+        """
+        ...
