@@ -1,0 +1,251 @@
+"""Import what is private of transformers' continuous batching in one place. Written for 5.19.
+
+Beyond the public names it relies on these: ``ContinuousBatchingManager`` with ``output_router``, ``logit_processor``,
+``_create_batch_processor``, ``_generation_loop_body``, ``_generation_step``, ``_run_generation_loop``,
+``_handle_critical_error``, ``_wake_up_loop`` and ``background_thread_status.fatal_error``; ``Scheduler`` with
+``_process_candidates``, ``_infer_request_tokens`` and its two queues; ``RequestState.logit_processor_kwargs``, which
+carries our :class:`~.plan.Plan`.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+from transformers.generation.continuous_batching.cb_logits_processors import (
+    ContinuousBatchingLogitsProcessorList as LogitsProcessorList,
+)
+from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager, OutputRouter
+from transformers.generation.continuous_batching.model_runner import infer_max_single_request_tokens
+from transformers.generation.continuous_batching.requests import RequestStatus
+from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
+
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers import LogitsProcessorList as NoProcessors
+from transformers import __version__ as VERSION  # noqa: N812
+
+from .plan import Plan
+from .turns import Turns
+
+_SCHEDULER = "trunnion_turns"
+
+
+def plan_of(state: Any) -> Plan:
+    """Return the plan that travels with the library's RequestState."""
+    plan: Plan = state.logit_processor_kwargs["plan"]
+    return plan
+
+
+def prompt_and_output(state: Any, prompt_tokens: int) -> tuple[list[int], list[int]]:
+    """Return a request's prompt and the tokens generated so far.
+
+    A request that lost its cache comes back with its output as part of the prompt.
+    """
+    initial = state.initial_tokens
+    return initial[:prompt_tokens], initial[prompt_tokens:] + state.generated_tokens
+
+
+class Router(OutputRouter):  # type: ignore[misc]
+    """Hand a step's outputs on in one call, instead of one queue or one callback each."""
+
+    def __init__(self, receive: Callable[[list[Any]], None], failed: Callable[[str, Exception], None]) -> None:
+        super().__init__()
+        self._receive = receive
+        self._failed = failed
+
+    def deliver(self, output: Any) -> None:
+        """Hand one output on."""
+        self._receive([output])
+
+    def deliver_batch(self, outputs: list[Any]) -> None:
+        """Hand the outputs of a step on."""
+        self._receive(outputs)
+
+    def fail_and_deliver(self, state: Any, error: Exception) -> None:
+        """Report a request that failed."""
+        state.status = RequestStatus.FAILED
+        self._failed(state.request_id, error)
+
+
+class TurnScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Schedule as the library does, but only requests of one adapter at a time, and by priority where one is set."""
+
+    turns: Turns = Turns(1)
+    turn: str | None = None
+    snapshot: tuple[int, float] = (0, 0.0)
+    starved_requests: list[Any]
+
+    def schedule_batch(self, token_budget: int, cache_budget: int) -> tuple[list[Any] | None, bool, int, int]:
+        """Return the next batch, of whoever's turn it is; whoever cannot run for lack of cache is passed over."""
+        groups = self._groups()
+        starved: list[Any] = []
+        failed = False
+        for key in self.turns.order(groups):
+            removed: set[str] = set()
+            scheduled, one_failed, fast, queries, reads = self._process_candidates(
+                groups[key], token_budget, cache_budget, removed
+            )
+            if removed:
+                self._cleanup_waiting_queue(removed)
+            starved += self.starved_requests
+            failed = failed or one_failed
+            if scheduled:
+                self.turns.ran(key)
+                self.turn = key
+                self.starved_requests = starved
+                for entry in scheduled:
+                    if not plan_of(entry.state).shares_prefix:
+                        entry.complete_blocks = {}  # blocks that are never registered are never found by others
+                self.snapshot = (len(scheduled), 1.0 - self.cache.compute_free_capacity())
+                return scheduled, fast, queries, reads
+        self.starved_requests = starved
+        return (None if failed else []), False, 0, 0
+
+    def _groups(self) -> dict[str | None, list[Any]]:
+        """Return the candidates of each adapter: those that decode, those half prefilled, those that wait."""
+        decoding: dict[str | None, list[Any]] = {}
+        prefilling: list[Any] = []
+        for state in self.active_requests.values():
+            if state.status == RequestStatus.DECODING:
+                decoding.setdefault(plan_of(state).adapter, []).append(state)
+            elif state.status == RequestStatus.PREFILLING:
+                prefilling.append(state)
+        if not self.active_requests:
+            self.block_new_requests = False  # the library waits for one to finish, even if the last was cancelled
+        if self.waiting_requests and not self.block_new_requests:
+            waiting = self._get_waiting_candidates()
+            if any(plan_of(state).priority for state in waiting):
+                waiting.sort(key=lambda state: plan_of(state).priority)
+            prefilling += waiting
+        for state in prefilling:
+            group = decoding.setdefault(plan_of(state).adapter, [])
+            if len(group) < self.max_requests_per_batch:
+                group.append(state)
+        return decoding
+
+    def _infer_request_tokens(self, state: Any, request_ids_to_remove_from_waiting: set[str]) -> list[int]:
+        plan = plan_of(state)
+        if not plan.shares_prefix:
+            decoding = state.status == RequestStatus.DECODING
+            tokens: list[int] = state.tokens_to_process if decoding else state.remaining_prefill_tokens
+            return tokens
+        first = plan.cached_tokens is None
+        tokens = super()._infer_request_tokens(state, request_ids_to_remove_from_waiting)
+        if first:
+            plan.cached_tokens = state.position_offset
+        return tokens
+
+
+SCHEDULER_MAPPING[_SCHEDULER] = TurnScheduler
+
+
+class Manager(ContinuousBatchingManager):  # type: ignore[misc]
+    """Run the library's generation thread with our scheduler, sampler and router.
+
+    ``activate(adapter)`` is called on that thread before each step, ``ended(error)`` when it is about to end.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        settings: dict[str, Any],
+        eos: Iterable[int],
+        sampler: LogitsProcessorList,
+        router: Router,
+        turns: Turns,
+        activate: Callable[[str | None], None],
+        ended: Callable[[BaseException | None], None],
+        threads: int | None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            generation_config=GenerationConfig(do_sample=False, eos_token_id=list(eos) or -1),
+            continuous_batching_config=ContinuousBatchingConfig(
+                **settings, scheduler_type=_SCHEDULER, use_cuda_graph=False, use_async_batching=False
+            ),
+        )
+        self.logit_processor = sampler
+        self.output_router = router
+        self._turns = turns
+        self._activate = activate
+        self._ended = ended
+        self._threads = threads
+        self._closed = False
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+
+    def prepare(self) -> int:
+        """Allocate the cache; return the tokens that one request may have, prompt and output."""
+        self.warmup()
+        return int(infer_max_single_request_tokens(self.batch_processor.cache))
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Call a function between two steps, on the generation thread, which alone may change the model."""
+        future: Future[Any] = Future()
+        self._calls.put((function, future))
+        if self._closed:  # nobody will come for it
+            self._give_up_calls()
+        self._wake_up_loop.set()
+        return future
+
+    def _give_up_calls(self) -> None:
+        while True:
+            try:
+                self._calls.get_nowait()[1].cancel()
+            except queue.Empty:
+                return
+
+    @property
+    def scheduler(self) -> TurnScheduler:
+        """Return the scheduler."""
+        scheduler: TurnScheduler = self.batch_processor.scheduler
+        return scheduler
+
+    def _create_batch_processor(self) -> Any:
+        processor = super()._create_batch_processor()
+        processor.scheduler.turns = self._turns
+        return processor
+
+    def _generation_loop_body(self, *args: Any, **kwargs: Any) -> bool:
+        while not self._calls.empty():
+            function, future = self._calls.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:  # noqa: BLE001 - it is the caller's
+                    future.set_exception(error)
+        return bool(super()._generation_loop_body(*args, **kwargs))
+
+    def _generation_step(self) -> None:
+        self._activate(self.scheduler.turn)
+        super()._generation_step()
+
+    def _handle_critical_error(self, error: Exception, batch_processor: Any) -> None:
+        self._ended(error)  # before the requests are failed one by one, for the reason they share
+        super()._handle_critical_error(error, batch_processor)
+
+    def _run_generation_loop(self) -> None:
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        try:
+            super()._run_generation_loop()
+        finally:
+            self._closed = True
+            self._give_up_calls()
+            self._ended(self.background_thread_status.fatal_error)
+
+
+__all__ = [
+    "VERSION",
+    "LogitsProcessorList",
+    "Manager",
+    "NoProcessors",
+    "RequestStatus",
+    "Router",
+    "TurnScheduler",
+    "plan_of",
+    "prompt_and_output",
+]

@@ -1,0 +1,76 @@
+"""Map what transformers, peft and torch raise onto the one error tree."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trunnion.errors import (
+    AdapterNotFound,
+    ConfigError,
+    ContextOverflow,
+    InternalError,
+    InvalidArgument,
+    ModelNotFound,
+    TrunnionError,
+)
+
+_HUB: Final = frozenset(
+    {
+        "RepositoryNotFoundError",
+        "LocalEntryNotFoundError",
+        "HFValidationError",
+        "OfflineModeIsEnabled",
+        "HfHubHTTPError",
+    }
+)
+_MISSING: Final = (
+    "not a valid model identifier",
+    "Repo id must",
+    "local directory",
+    "couldn't connect",
+    "offline mode",
+)
+
+
+def load_error(model: str, error: Exception) -> TrunnionError:
+    """Return the error of the tree for what loading or setting up a model raised."""
+    text = str(error) or type(error).__name__
+    named = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, TrunnionError):
+        return error
+    if named & _HUB or isinstance(error, OSError) or any(phrase in text for phrase in _MISSING):
+        return ModelNotFound(f"model {model!r} cannot be read: {text}", param="model")
+    if isinstance(error, ImportError):
+        return InternalError(f"the transformers engine lacks a library: {text}; `pip install 'trunnion[transformers]'`")
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return ConfigError(
+            f"{model!r} and its KV cache do not fit the memory: {text}; lower num_blocks", param="num_blocks"
+        )
+    if isinstance(error, (ValueError, TypeError, KeyError, NotImplementedError, AttributeError)):
+        return ConfigError(f"transformers cannot run {model!r} as configured: {text}", param="model")
+    return InternalError(f"transformers could not start {model!r}: {type(error).__name__}: {text}")
+
+
+def adapter_error(name: str, path: str, error: Exception) -> TrunnionError:
+    """Return the error of the tree for what loading an adapter raised."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, TrunnionError):
+        return error
+    if isinstance(error, OSError):
+        return AdapterNotFound(f"adapter {name!r}: {path} holds no adapter that can be read: {text}", param="adapter")
+    if isinstance(error, ImportError):
+        return InternalError(f"adapters need peft: {text}; `pip install 'trunnion[transformers]'`")
+    return InvalidArgument(f"adapter {name!r} at {path} does not fit the model: {text}", param="adapter")
+
+
+def overflow(prompt_tokens: int, max_tokens: int | None, context: int) -> ContextOverflow:
+    """Return the error for a prompt that, with the tokens asked for, exceeds the context."""
+    details = {"prompt_tokens": prompt_tokens, "max_tokens": max_tokens, "context_length": context}
+    if max_tokens is None or prompt_tokens >= context:
+        message = f"the prompt has {prompt_tokens} tokens and the context holds {context}, output included; shorten it"
+        return ContextOverflow(message, param="prompt", details=details)
+    message = (
+        f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}, more than the context's {context}; "
+        f"ask for at most {context - prompt_tokens} tokens or shorten the prompt"
+    )
+    return ContextOverflow(message, param="max_tokens", details=details)

@@ -1,0 +1,142 @@
+"""Embeddings, from tiny encoders with random weights."""
+
+import asyncio
+import json
+import math
+
+import pytest
+from hf_lab import ask
+
+from trunnion.errors import ConfigError, ContextOverflow, InvalidArgument, UnsupportedFeature
+from trunnion.requests import TextPrompt, TokensPrompt
+from trunnion_transformers.config import TransformersConfig
+from trunnion_transformers.engine import TransformersEngine
+
+pytestmark = pytest.mark.engine
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "house", "seven", "times", "eight", "is"]
+TEXTS = ("a red house", "a red house is a house", "seven times eight")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """Write a BERT of two layers with a word tokenizer; return its folder."""
+    import torch
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(1)
+    BertModel(
+        BertConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+        )
+    ).save_pretrained(path)
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(path)
+    return path
+
+
+async def embedded(path, texts=TEXTS, dimensions=None, **values):
+    engine = TransformersEngine(str(path), TransformersConfig(threads=1, gc_freeze=False, **values))
+    info = await engine.start()
+    try:
+        prompts = [TextPrompt(text=text) for text in texts]
+        return info, [list(e.vector) for e in await engine.embed(prompts, dimensions=dimensions)]
+    finally:
+        await engine.stop()
+
+
+def reference(path, text, mode):
+    """Return what the library gives for one text alone, pooled by hand and of length 1."""
+    import torch
+
+    from transformers import AutoModel, AutoTokenizer
+
+    with torch.inference_mode():
+        hidden = (
+            AutoModel.from_pretrained(path)
+            .eval()(**AutoTokenizer.from_pretrained(path)(text, return_tensors="pt"))
+            .last_hidden_state[0]
+        )
+    vector = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1], "max": hidden.amax(0)}[mode]
+    return (vector / vector.norm()).tolist()
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "last", "max"])
+async def test_padded_batches_give_what_each_text_gives_alone(encoder, mode):
+    _, vectors = await embedded(encoder, pooling=mode)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        assert vector == pytest.approx(reference(encoder, text, mode), abs=1e-5)
+
+
+async def test_an_encoder_embeds_and_does_not_generate(encoder):
+    engine = TransformersEngine(str(encoder), TransformersConfig(gc_freeze=False, max_requests_per_batch=2))
+    info = await engine.start()
+    assert (info.context_length, info.concurrency, info.details["width"]) == (64, 2, 16)
+    assert info.capabilities.protocols == {"embeds/1", "probes_health/1", "reports_load/1"}
+    assert info.capabilities.support("sampling.temperature") == "no"
+    texts = [TextPrompt(text=text) for text in TEXTS]
+    one, many = await asyncio.gather(engine.embed([texts[0]]), engine.embed([*texts, texts[0]]))
+    assert many[3].vector == pytest.approx(one[0].vector, abs=1e-5)
+    assert one[0].vector != pytest.approx(many[2].vector, abs=1e-2)
+    assert [e.usage.prompt_tokens for e in many] == [5, 8, 5, 5]
+    assert math.isclose(sum(x * x for x in one[0].vector), 1.0, rel_tol=1e-4)
+    assert await engine.embed([]) == []
+    with pytest.raises(ContextOverflow, match="65"):
+        await engine.embed([*texts, TokensPrompt(token_ids=[5] * 65)])
+    with pytest.raises(UnsupportedFeature):
+        await engine.embed(texts, adapter="a")
+    with pytest.raises(UnsupportedFeature):
+        await anext(engine.generate(ask()))
+    await engine.check_health()
+    assert engine.load().running == 0
+    await engine.stop()
+
+
+async def test_dimensions_cut_and_scale_again(encoder):
+    _, whole = await embedded(encoder)
+    _, cut = await embedded(encoder, dimensions=4)
+    length = math.sqrt(sum(x * x for x in whole[0][:4]))
+    assert cut[0] == pytest.approx([x / length for x in whole[0][:4]], abs=1e-5)
+    for wrong in (0, 17):
+        with pytest.raises(InvalidArgument) as caught:
+            await embedded(encoder, dimensions=wrong)
+        assert caught.value.param == "dimensions"
+
+
+async def test_length_one_is_a_setting(encoder):
+    _, vectors = await embedded(encoder, normalize=False)
+    assert sum(x * x for x in vectors[0]) != pytest.approx(1.0, abs=1e-2)
+
+
+async def test_a_model_may_name_its_dimensions(encoder, tmp_path):
+    import shutil
+
+    path = shutil.copytree(encoder, tmp_path / "nested")
+    held = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**held, "matryoshka_dimensions": [4, 8]}))
+    assert len((await embedded(path, dimensions=8))[1][0]) == 8
+    with pytest.raises(InvalidArgument, match="4, 8"):
+        await embedded(path, dimensions=5)
+
+
+async def test_a_causal_model_embeds_where_asked_to_and_adapters_are_refused(model, adapters):
+    info, vectors = await embedded(model, runner="embed", dtype="float32", pooling="last")
+    assert info.details["runner"] == "embed"
+    assert len(vectors[0]) == 256
+    with pytest.raises(ConfigError, match="embeds"):
+        await embedded(model, runner="embed", adapters=adapters)
