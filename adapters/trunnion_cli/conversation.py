@@ -8,13 +8,14 @@ import sys
 from contextlib import aclosing
 from typing import Any, Final, TextIO
 
-from trunnion import EngineSpec, Pipeline, open_pipeline
+from trunnion import EngineSpec, Pipeline
 from trunnion.errors import EngineDead, TrunnionError
 from trunnion.rows import RowOptions, row_to_request
 
 from .chat_input import ChatInput, terminal_keys
 from .console import complain, say
 from .interrupts import Interrupts
+from .starting import opened
 
 _HELP: Final = "/reset forgets the conversation, /exit quits; Ctrl-C stops an answer, twice it quits"
 _COMMANDS: Final = ("/reset", "/exit", "/help")
@@ -35,13 +36,13 @@ class Conversation:
 
     async def ask_once(self, text: str) -> None:
         """Ask one thing and end. Raises what the engine raises."""
-        async with open_pipeline(self._spec) as pipeline:
+        async with opened(self._spec, quiet=True) as pipeline:
             await self._answer(pipeline, text)
 
     async def hold(self, interrupts: Interrupts) -> int:
         """Converse until /exit, the end of input or Ctrl-C twice; return the exit code."""
         say(f"starting {self._spec.engine}" + (f" with {self._spec.model}" if self._spec.model else "") + " ...")
-        async with open_pipeline(self._spec) as pipeline:
+        async with opened(self._spec) as pipeline:
             say(_HELP)
             with terminal_keys():
                 reader = ChatInput()

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from trunnion import EngineSpec, open_pipeline
+from trunnion import EngineSpec
 from trunnion.rows import RowOptions
 
 from .batch import BatchRun
@@ -15,6 +15,7 @@ from .interrupts import Interrupts
 from .progress import Progress
 from .row_input import RowInput
 from .row_output import RowOutput
+from .starting import opened
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Job:
 
     async def run_here(self) -> None:
         """Run on an engine of this process."""
-        async with open_pipeline(self.spec) as pipeline:
+        async with opened(self.spec) as pipeline:
             gc.collect()
             gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
             batch = BatchRun(

@@ -99,7 +99,7 @@ def check_model(engine: EnginePlugin, model: str | None) -> str | None:
     Raises:
         ModelNotFound: It looks like a path, and nothing is there.
     """
-    if model is None or set(engine.hardware) == {"remote"}:
+    if model is None or set(engine.hardware) == {"remote"} or "://" in model:  # a source knows what is there
         return model
     looks_like_path = model.startswith(("/", "./", "../", "~", ".")) or model.count("/") > 1 or model.endswith("/")
     if looks_like_path and not Path(model).expanduser().exists():

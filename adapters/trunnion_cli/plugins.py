@@ -102,14 +102,14 @@ def _advice(record: PluginRecord) -> str:
 def schema(
     name: Annotated[str, typer.Argument(help="Name of a plugin.")],
     *,
-    kind: Annotated[str | None, typer.Option(metavar="KIND", help="engine, stage, router or hooks.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="KIND", help="engine, stage, router, hooks or source.")] = None,
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
 ) -> None:
     """Print the JSON Schema of a plugin's settings."""
     from trunnion.errors import ConfigError, PluginNotFound
 
     found = registry()
-    kinds = ("engine", "stage", "router", "hooks")
+    kinds = ("engine", "stage", "router", "hooks", "source")
     if kind is not None and kind not in kinds:
         raise typer.BadParameter(f"--kind is one of {', '.join(kinds)}, not {kind!r}")
     named = [r for r in found.plugins() if r.name == name and r.plugin is not None and kind in (None, r.kind)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,6 +62,6 @@ def serve(
 
 def served_name(spec: EngineSpec) -> str:
     """Return the last part of a model's path, a Hub name as it is, or the engine's name where there is no model."""
-    if spec.model is None:
-        return spec.engine
-    return Path(spec.model).resolve().name if Path(spec.model).exists() else spec.model
+    from trunnion.sources import display_name
+
+    return spec.engine if spec.model is None else display_name(spec.model)

@@ -7,12 +7,13 @@ import json
 import shlex
 import socket
 
-from trunnion import EngineSpec, open_pipeline
+from trunnion import EngineSpec
 from trunnion.errors import ConfigError
 from trunnion_http import HTTPServer, HTTPSettings, PipelineModel, create_app, make_server
 
 from .console import say
 from .interrupts import Interrupts
+from .starting import opened
 
 
 async def serve_here(
@@ -33,7 +34,7 @@ async def serve_here(
     with bind(host, port) as listener:
         create_app({}, http)  # wrong settings are refused before the engine starts
         say(f"starting {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " ...")
-        async with open_pipeline(spec) as pipeline:
+        async with opened(spec) as pipeline:
             app = create_app([PipelineModel(name, pipeline)], http)
             server = make_server(app, host=host, shutdown_timeout=drain)
             interrupts.action = lambda: None  # uvicorn takes the signals, and hands them on once it has drained

@@ -27,6 +27,7 @@ from .engine import (
 )
 from .errors import TrunnionError
 from .events import ChoiceDelta, GenerateEvent, TokenLogprob, ToolCallDelta, Usage
+from .fetch import FetchJob, FetchProgress, FetchSettings, Source
 from .formats import Choice, Grammar, JsonObject, JsonSchema, OutputFormat, Regex
 from .hooks import RequestHooks, RequestSummary
 from .hookspecs import hookimpl
@@ -41,6 +42,7 @@ from .plugin import (
     NoConfig,
     PluginConfig,
     RouterPlugin,
+    SourcePlugin,
     StagePlugin,
 )
 from .preparation import Prepared
@@ -57,8 +59,10 @@ from .requests import (
     new_request_id,
 )
 from .router import Candidate, RankedGroup, Ranking, Router
+from .sources import local_path
 from .spec import Bundle, EngineSpec, PipelineSpec, PluginPolicy, Resources, StageSpec
 from .stage import Stage, StageContext, StreamStage, Transducer
+from .startup import Startup, StartupStage
 from .sync import LoopThread, SyncPipeline, as_prompt, generate
 
 __version__ = "0.1.0"
@@ -83,6 +87,9 @@ __all__ = [
     "EngineInfo",
     "EnginePlugin",
     "EngineSpec",
+    "FetchJob",
+    "FetchProgress",
+    "FetchSettings",
     "GenerateEvent",
     "GenerateRequest",
     "Grammar",
@@ -122,10 +129,14 @@ __all__ = [
     "SamplingParams",
     "Scores",
     "Sleeps",
+    "Source",
+    "SourcePlugin",
     "Stage",
     "StageContext",
     "StagePlugin",
     "StageSpec",
+    "Startup",
+    "StartupStage",
     "StreamStage",
     "Support",
     "SyncPipeline",
@@ -145,6 +156,7 @@ __all__ = [
     "generate",
     "get_registry",
     "hookimpl",
+    "local_path",
     "new_request_id",
     "open_pipeline",
 ]

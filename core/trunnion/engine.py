@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from .capabilities import Capabilities
 from .events import GenerateEvent, Usage
 from .requests import GenerateRequest, Prompt
+from .startup import StartupStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class EngineInfo:
         library: Name and version of what runs the model, such as "vllm 0.29.0".
         emits_text: Whether deltas carry text; if not, the pipeline makes it of the token ids.
         details: Further facts as JSON values.
+        startup: What ``start()`` spent its time on, in order; part of ``Pipeline.startup``.
     """
 
     engine: str
@@ -65,6 +67,7 @@ class EngineInfo:
     library: str = ""
     emits_text: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
+    startup: tuple[StartupStage, ...] = ()
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import TrunnionError
+from .fetch import shown
 from .requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt, TokensPrompt
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ def explain(pipeline: Pipeline, request: GenerateRequest | None) -> str:
     limit = f", context {info.context_length} tokens" if info.context_length else ""
     library = f" ({info.library})" if info.library else ""
     lines = [f"engine {info.engine}{library}, model {info.model}{limit}, useful concurrency {info.concurrency}"]
+    reference = pipeline.spec.engine.model
+    if reference and any(stage.name == "fetch model" for stage in pipeline.startup.stages):
+        lines.append(f"fetched from {shown(reference)}")
     if info.adapters:
         lines.append(f"adapters: {', '.join(info.adapters)}")
     requests = [request] if request is not None else [GenerateRequest(prompt=prompt) for prompt in _SAMPLES]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pluggy
 
-from .plugin import EnginePlugin, HooksPlugin, RouterPlugin, StagePlugin
+from .plugin import EnginePlugin, HooksPlugin, RouterPlugin, SourcePlugin, StagePlugin
 
 PROJECT = "trunnion"
 ENTRY_POINT_GROUP = "trunnion.plugins"
@@ -35,3 +35,8 @@ def trunnion_routers() -> list[RouterPlugin]:  # type: ignore[empty-body]
 @hookspec
 def trunnion_hooks() -> list[HooksPlugin]:  # type: ignore[empty-body]
     """Return the request hooks of this plugin."""
+
+
+@hookspec
+def trunnion_sources() -> list[SourcePlugin]:  # type: ignore[empty-body]
+    """Return the sources of models of this plugin; two that claim one scheme are both refused."""

@@ -20,7 +20,7 @@ import pluggy
 
 from . import hookspecs
 from ._versions import api_mismatch, missing, out_of_range
-from .plugin import EnginePlugin, HooksPlugin, Plugin, RouterPlugin, StagePlugin
+from .plugin import EnginePlugin, HooksPlugin, Plugin, RouterPlugin, SourcePlugin, StagePlugin
 from .spec import PluginPolicy
 
 ALLOW_VARIABLE = "TRUNNION_PLUGINS_ALLOW"
@@ -30,6 +30,7 @@ _KINDS = {
     "trunnion_stages": StagePlugin,
     "trunnion_routers": RouterPlugin,
     "trunnion_hooks": HooksPlugin,
+    "trunnion_sources": SourcePlugin,
 }
 
 
@@ -50,7 +51,7 @@ class PluginRecord:
 
     Attributes:
         name: The plugin's name; the entry point's where nothing was loaded.
-        kind: "engine", "stage", "router", "hooks", or "" where nothing was loaded.
+        kind: "engine", "stage", "router", "hooks", "source", or "" where nothing was loaded.
         entry_point, module, distribution, version: Where it came from.
         state, reason: What became of it, and why in words.
         plugin: The registered value; None where nothing was loaded.

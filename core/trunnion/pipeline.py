@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from ._flow import transduce, until
+from ._local_files import must_fetch, with_local_files
 from .completion import Completion, collect
 from .engine import Embedding, Embeds, Engine, EngineInfo, LoadReport, ReportsLoad
 from .errors import Cancelled, ConfigError, InternalError, TrunnionError, UnsupportedFeature
 from .events import GenerateEvent, Usage
 from .explain import explain
+from .fetch import OnProgress
 from .hooks import HookChain, RequestSummary
 from .planner import Plan
 from .preparation import Prepared, Preparer
 from .registry import Registry, get_registry
 from .requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt
 from .spec import EngineSpec, PipelineSpec
+from .startup import Startup, StartupClock
 
 logger = logging.getLogger("trunnion.pipeline")
 
@@ -33,14 +37,43 @@ class Pipeline:
     ``start()``, ``stop()`` and ``generate()`` belong to one event loop; ``prepare()`` may be called from any thread.
     """
 
-    def __init__(self, spec: PipelineSpec | EngineSpec, *, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        spec: PipelineSpec | EngineSpec,
+        *,
+        registry: Registry | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
         self.spec = spec if isinstance(spec, PipelineSpec) else PipelineSpec(engine=spec)
         self.registry = registry or get_registry(self.spec.policy)
-        self.engine: Engine = self.registry.build_engine(self.spec.engine)
+        self._clock = StartupClock()
+        self._on_progress = on_progress
+        self._stop_fetching = threading.Event()
+        self._fetches = must_fetch(self.spec.engine, self.registry)
+        self._engine: Engine | None = None if self._fetches else self._build(self.spec.engine)
+        self._startup: Startup | None = None
         self._info: EngineInfo | None = None
         self._preparer: Preparer | None = None
         self._hooks: HookChain | None = None
         self._used = False
+
+    def _build(self, spec: EngineSpec) -> Engine:
+        with self._clock.stage("import engine"):
+            return self.registry.build_engine(spec)
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine. Raises :class:`ConfigError` while its model is still to be fetched by ``start()``."""
+        if self._engine is None:
+            raise ConfigError(f"{self._engine_name} is built by start(), once its model was fetched")
+        return self._engine
+
+    @property
+    def startup(self) -> Startup:
+        """Return the stages of the start and how long each took. Raises :class:`ConfigError` before ``start()``."""
+        if self._startup is None:
+            raise ConfigError("the pipeline has not been started; use `async with trunnion.open_pipeline(spec)`")
+        return self._startup
 
     @property
     def info(self) -> EngineInfo:
@@ -61,10 +94,11 @@ class Pipeline:
         return self._hooks is not None and self._hooks.per_request
 
     async def start(self) -> EngineInfo:
-        """Start the engine, then build what depends on it. Stops the engine again if that fails.
+        """Fetch the model if need be, start the engine, then build what depends on it; stop it again if that fails.
 
         Raises:
             ConfigError: The pipeline was started or stopped before; it is used once, like its engine.
+            ModelNotFound, DeadlineExceeded: The model is not there, or took too long to fetch.
             TrunnionError: What the engine refused with; a foreign exception becomes InternalError.
         """
         if self._used:
@@ -72,11 +106,16 @@ class Pipeline:
         self._used = True
         try:
             hooks = self.registry.build_hooks()
-            info = await self.engine.start()
-            self._preparer = Preparer(self.spec, self.registry, info)
+            if self._fetches:
+                self._engine = await self._fetch_and_build()
+            with self._clock.stage("start engine"):
+                info = await self.engine.start()
+            with self._clock.stage("stages"):
+                self._preparer = Preparer(self.spec, self.registry, info)
             if hooks:
                 self._hooks = HookChain(hooks)
-                await self._hooks.engine_started(info)
+                with self._clock.stage("hooks"):
+                    await self._hooks.engine_started(info)
         except BaseException as error:
             await self._stop_after_failure()
             if isinstance(error, TrunnionError) or not isinstance(error, Exception):
@@ -84,20 +123,33 @@ class Pipeline:
             raise InternalError(
                 f"engine {self.spec.engine.engine!r} did not start: {type(error).__name__}: {error}"
             ) from error
+        self._startup = self._clock.startup(start_engine=info.startup)
+        logger.info("engine %r %s", self.spec.engine.engine, self._startup)
         self._info = info
         return info
 
+    async def _fetch_and_build(self) -> Engine:
+        with self._clock.stage("fetch model"):
+            spec = await with_local_files(
+                self.spec.engine, self.registry, on_progress=self._on_progress, stop=self._stop_fetching
+            )
+        return self._build(spec)
+
     async def _stop_after_failure(self) -> None:
+        if self._engine is None:
+            return
         try:
-            await self.engine.stop()
+            await self._engine.stop()
         except Exception:  # the failure that led here says more
             logger.exception("engine %r failed to stop after it failed to start", self.spec.engine.engine)
 
     async def stop(self, *, drain: float = 0.0) -> None:
         """Stop the engine, after at most ``drain`` seconds for requests in flight. Idempotent; safe before start."""
         self._used = True
+        self._stop_fetching.set()
         try:
-            await self.engine.stop(drain=drain)
+            if self._engine is not None:
+                await self._engine.stop(drain=drain)
         finally:
             if self._hooks is not None and self._info is not None:
                 hooks, self._hooks = self._hooks, None
@@ -237,7 +289,11 @@ def _content_characters(message: object) -> int:
 
 @asynccontextmanager
 async def open_pipeline(
-    spec: PipelineSpec | EngineSpec, *, registry: Registry | None = None, drain: float = 0.0
+    spec: PipelineSpec | EngineSpec,
+    *,
+    registry: Registry | None = None,
+    drain: float = 0.0,
+    on_progress: OnProgress | None = None,
 ) -> AsyncIterator[Pipeline]:
     """Start a pipeline, and stop it at the end of the block.
 
@@ -245,8 +301,9 @@ async def open_pipeline(
         spec: What to build; make an :class:`EngineSpec` with :func:`trunnion.engine_spec`.
         registry: Where plugins are looked up; this process's by default.
         drain: Seconds granted to requests in flight when the block ends.
+        on_progress: Told how the model is fetched, from another thread.
     """
-    pipeline = Pipeline(spec, registry=registry)
+    pipeline = Pipeline(spec, registry=registry, on_progress=on_progress)
     try:
         await pipeline.start()
         yield pipeline

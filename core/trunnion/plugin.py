@@ -13,7 +13,7 @@ from .capabilities import Capabilities
 from .requests import PromptKind
 from .spec import Resources
 
-API_VERSION: Final = (1, 0)
+API_VERSION: Final = (1, 1)
 """The plugin API, ``(major, minor)``: a plugin built for another major, or for a later minor, is incompatible."""
 
 
@@ -68,6 +68,9 @@ class EnginePlugin:
         resources: Pure and light, called as ``resources(config)``; None means one CPU.
         requires: Libraries the engine imports.
         needs_model: Whether a model must be named.
+        model_files: Whether ``model`` names files, which the pipeline then brings to this node before the engine is
+            built: ``factory`` is called with a path. A setting ``revision`` goes to the model's source. False for an
+            engine to which it is a mere name; one that runs on "remote" hardware alone is never given a path.
         batch_config: Settings for a batch, where throughput counts and latency does not; the user's own win.
         hardware: What it can run on, among "cpu", "gpu", "remote"; for people and for ``engine="auto"``.
         semantic_version: Changes when the same request may give another answer; part of result keys.
@@ -82,6 +85,7 @@ class EnginePlugin:
     resources: Callable[[Any], Resources] | None = None
     requires: tuple[LibraryRequirement, ...] = ()
     needs_model: bool = True
+    model_files: bool = True
     batch_config: Mapping[str, Any] = field(default_factory=dict)
     hardware: tuple[Literal["cpu", "gpu", "remote"], ...] = ("cpu",)
     semantic_version: str = "1"
@@ -181,7 +185,36 @@ class HooksPlugin:
         _check_plugin(self.name, self.factory)
 
 
-Plugin = EnginePlugin | StagePlugin | RouterPlugin | HooksPlugin
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePlugin:
+    """Register a source of models.
+
+    Attributes:
+        name: What users write in ``TRUNNION_SOURCES`` to set it up.
+        factory: ``"module:callable"``, called as ``factory(config)``; returns a :class:`~trunnion.fetch.Source`.
+        schemes: The schemes of references it fetches, in lower case: ``("s3",)`` for ``s3://bucket/model``. "hf" gets
+            bare names (``org/name``) as well.
+        config: Made of what ``TRUNNION_SOURCES`` holds under ``name``, so every setting needs a default.
+        requires: Libraries it imports.
+    """
+
+    name: str
+    factory: str
+    schemes: tuple[str, ...]
+    config: type[BaseModel] = NoConfig
+    summary: str = ""
+    requires: tuple[LibraryRequirement, ...] = ()
+    api_version: tuple[int, int] = API_VERSION
+    kind: Literal["source"] = "source"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without importing anything."""
+        _check_plugin(self.name, self.factory)
+        if not self.schemes or any(not scheme or scheme != scheme.lower() for scheme in self.schemes):
+            raise ValueError(f"source {self.name!r}: schemes must be names in lower case, not {self.schemes!r}")
+
+
+Plugin = EnginePlugin | StagePlugin | RouterPlugin | HooksPlugin | SourcePlugin
 
 
 def load_factory(path: str) -> Callable[..., Any]:

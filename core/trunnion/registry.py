@@ -27,9 +27,10 @@ from .errors import (
     PluginNotInstalled,
     TrunnionError,
 )
+from .fetch import Source
 from .hookspecs import ENTRY_POINT_GROUP
 from .loader import PluginRecord, PluginState, load, normalize, policy_from_environment
-from .plugin import EnginePlugin, HooksPlugin, RouterPlugin, StagePlugin, load_factory
+from .plugin import EnginePlugin, HooksPlugin, Plugin, RouterPlugin, SourcePlugin, StagePlugin, load_factory
 from .router import Router
 from .spec import EngineSpec, PluginPolicy, Resources
 from .stage import Stage, StageContext, StreamStage
@@ -43,7 +44,7 @@ _ERRORS: Final[dict[PluginState, type[PluginError]]] = {
     PluginState.FAILED: PluginFailed,
     PluginState.NOT_INSTALLED: PluginNotInstalled,
 }
-P = TypeVar("P", EnginePlugin, StagePlugin, RouterPlugin, HooksPlugin)
+P = TypeVar("P", EnginePlugin, StagePlugin, RouterPlugin, HooksPlugin, SourcePlugin)
 
 
 class Registry:
@@ -104,6 +105,25 @@ class Registry:
         """Return a router plugin. Raises the :class:`PluginError` of its state."""
         return self._get(RouterPlugin, "router", name)
 
+    def source_for(self, scheme: str) -> SourcePlugin:
+        """Return the source of a scheme such as "s3".
+
+        Raises:
+            PluginError: None is registered for it, several are, or it cannot be used here; the message says which.
+        """
+        records = [r for r in self._records if isinstance(r.plugin, SourcePlugin) and scheme in r.plugin.schemes]
+        usable = [r for r in records if r.state is PluginState.OK]
+        if len(usable) > 1:
+            names = ", ".join(f"{r.name} of {r.distribution}" for r in usable)
+            raise PluginConflict(f"several sources claim {scheme}://: {names}; block all but one")
+        if usable or records:
+            return self._get(SourcePlugin, "source", (usable or records)[0].name)
+        sources = (r.plugin for r in self._records if isinstance(r.plugin, SourcePlugin))
+        schemes = sorted({f"{scheme}://" for plugin in sources for scheme in plugin.schemes})
+        broken = [f"{r.entry_point} ({r.state.value})" for r in self._records if not r.kind and r.state != "ok"]
+        message = f"no source fetches {scheme}://; there are: {', '.join(schemes) or 'none'}"
+        raise PluginNotFound(message + (f"; not loaded: {', '.join(broken)}" if broken else ""))
+
     def record(self, kind: str, name: str) -> PluginRecord | None:
         """Return the record of a plugin, or of an entry point of that name that gave nothing; None if unknown."""
         named = [r for r in self._records if r.kind == kind and r.name == name]
@@ -131,7 +151,7 @@ class Registry:
         broken = [f"{r.entry_point} ({r.state.value})" for r in failed]
         return message + (f"; not loaded: {', '.join(broken)} (see `trunnion plugins doctor`)" if broken else "")
 
-    def distribution_of(self, plugin: EnginePlugin | StagePlugin | RouterPlugin | HooksPlugin) -> tuple[str, str]:
+    def distribution_of(self, plugin: Plugin) -> tuple[str, str]:
         """Return name and version of the distribution that registered a plugin."""
         for record in self._records:
             if record.plugin is plugin:
@@ -198,6 +218,12 @@ class Registry:
         valid = validate_config(plugin.config, config, where=f"stage {name!r}")
         stage: Stage | StreamStage = _build("stage", name, plugin.factory, context, valid)
         return stage
+
+    def build_source(self, plugin: SourcePlugin, config: Mapping[str, Any] | None = None) -> Source:
+        """Build a source of models."""
+        valid = validate_config(plugin.config, config, where=f"source {plugin.name!r}")
+        source: Source = _build("source", plugin.name, plugin.factory, valid)
+        return source
 
     def build_router(self, name: str, config: Mapping[str, Any] | None = None) -> Router:
         """Build a router."""

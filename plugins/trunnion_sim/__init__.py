@@ -34,6 +34,7 @@ def trunnion_engines() -> list[EnginePlugin]:
             summary="Simulated engine: deterministic tokens, settable times, faults on demand",
             capabilities=CAPABILITIES,
             needs_model=False,
+            model_files=False,
             hardware=("cpu",),
         )
     ]

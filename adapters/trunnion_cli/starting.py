@@ -1,0 +1,98 @@
+"""Tell, while an engine starts, what is going on: a bar or lines while its model is fetched, then the stages."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from trunnion import EngineSpec, FetchProgress, Pipeline, open_pipeline
+
+from .console import say
+
+_SECONDS: Final = 10.0
+_WORTH_TELLING: Final = 0.5
+"""Seconds of a start below which nobody wonders where they went."""
+_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+class FetchBar:
+    """Show how a model is fetched: a bar on a terminal, else a line every ten seconds. Called from any thread."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._phase = ""
+        self._said = time.monotonic()
+
+    def __call__(self, progress: FetchProgress) -> None:
+        """Show one report."""
+        new = progress.phase != self._phase
+        self._phase = progress.phase
+        if sys.stderr.isatty():
+            self._draw(progress)
+        elif (new and progress.phase == "waiting") or time.monotonic() - self._said >= _SECONDS:
+            self._said = time.monotonic()
+            say(describe(progress))
+
+    def _draw(self, progress: FetchProgress) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                DownloadColumn(binary_units=True),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                refresh_per_second=4,
+            )
+            self._task = self._bar.add_task("", total=None)
+            self._bar.start()
+        text = f"{progress.phase} {progress.file}".strip()
+        self._bar.update(self._task, description=text, completed=progress.done, total=progress.total)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def describe(progress: FetchProgress) -> str:
+    """Return one line about a fetch."""
+    if progress.phase == "waiting":
+        return f"another process on this node is fetching {progress.reference}; waiting for it"
+    of = "" if progress.total is None else f" of {size(progress.total)}"
+    file = f", {progress.file}" if progress.file else ""
+    return f"{progress.phase} {progress.reference}: {size(progress.done)}{of}{file}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
+
+
+@asynccontextmanager
+async def opened(spec: EngineSpec, *, quiet: bool = False) -> AsyncIterator[Pipeline]:
+    """Open a pipeline, telling what it does meanwhile and how long each stage took; ``quiet`` leaves that line out."""
+    bar = FetchBar()
+    try:
+        async with open_pipeline(spec, on_progress=bar) as pipeline:
+            bar.close()
+            startup = pipeline.startup
+            fetched = any(stage.name == "fetch model" for stage in startup.stages)
+            if not quiet and (fetched or startup.seconds >= _WORTH_TELLING):
+                say(f"{spec.engine} {startup}")
+            yield pipeline
+    finally:
+        bar.close()
