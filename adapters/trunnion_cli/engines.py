@@ -11,8 +11,9 @@ from .options import Debug, registry
 from .plugins import table
 
 if TYPE_CHECKING:
-    from trunnion import Capabilities, PluginRecord, StagePlugin
+    from trunnion import Capabilities, PluginRecord, Registry, StagePlugin
 
+ANY_MODEL: Final = "some/model"
 _SHOWN: Final = {
     "LoRA": "adapter",
     "JSON schema": "output_format.json_schema",
@@ -23,12 +24,13 @@ _SHOWN: Final = {
 
 
 def engines(
+    model: Annotated[str | None, typer.Argument(help="Path or name of a model, to see which engine suits it.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every feature.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table of features.")] = False,
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
 ) -> None:
-    """Show which engines can run here, on what, what each can do, and why one cannot."""
+    """Show which engines can run here, on what, what each can do, and which one is chosen where none is named."""
     found = registry()
     records = [record for record in found.plugins() if record.kind in ("engine", "")]
     if as_json:
@@ -41,6 +43,23 @@ def engines(
         typer.echo(capability_table(found.engines(), stages))
         return
     table([_row(record, stages) for record in records])
+    _say_choice(model or ANY_MODEL, found)
+
+
+def _say_choice(model: str, found: Registry) -> None:
+    """Say which engine would be taken where none is named, and what speaks against each of the others."""
+    from trunnion import choose_engine
+    from trunnion.errors import PluginNotFound
+
+    for_what = "any model" if model == ANY_MODEL else model
+    try:
+        choice = choose_engine(model, registry=found)
+    except PluginNotFound as error:
+        typer.echo(f"\nauto, for {for_what}: {error.message}")
+        return
+    typer.echo(f"\nauto, for {for_what}: {choice.engine}, because {choice.reason}")
+    for name, reason in choice.against.items():
+        typer.echo(f"  not {name}: {reason}")
 
 
 def _features(record: PluginRecord) -> Capabilities | None:

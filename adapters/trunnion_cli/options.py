@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from trunnion import EnginePlugin, EngineSpec, Registry
 
 Engine = Annotated[
-    str | None, typer.Option("--engine", "-e", metavar="NAME", help="Engine plugin; the best one there is if left out.")
+    str | None,
+    typer.Option("--engine", "-e", metavar="NAME", help="Engine plugin; if left out, the one that suits best."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -50,9 +51,6 @@ def _verbose(value: bool) -> bool:  # noqa: FBT001 - typer's callback
 Debug = Annotated[bool, typer.Option("--debug", callback=_debug, help="Show tracebacks.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_verbose, help="Log what the engine does.")]
 
-_PREFERRED: Final = ("vllm", "transformers")
-_SIMULATED: Final = frozenset({"sim"})
-
 
 def registry() -> Registry:
     """Return this process's registry; say so if a name given to --allow-plugin or --block-plugin fits nothing."""
@@ -66,31 +64,6 @@ def registry() -> Registry:
             say(f"note: {flag} {name}: no installed plugin or distribution has that name")
     STATE.policy_names.clear()
     return found
-
-
-def choose_engine(name: str | None, found: Registry) -> str:
-    """Return the engine to use: the one named, else the best real engine that can run here.
-
-    Raises:
-        PluginNotFound: None was named and no real engine is usable; the message says what to install.
-    """
-    if name is not None:
-        return name
-    usable = [engine.name for engine in found.engines() if engine.name not in _SIMULATED]
-    local = [name for name in usable if set(found.engine(name).hardware) != {"remote"}]
-    for candidate in (*_PREFERRED, *local):
-        if candidate in local:
-            return candidate
-    if len(usable) == 1:
-        return usable[0]
-    from trunnion.errors import PluginNotFound
-
-    broken = [r for r in found.plugins() if r.kind in ("engine", "") and r.name not in (*_SIMULATED, *usable)]
-    reasons = "; ".join(f"{r.name} is {r.state.value}: {r.reason}" for r in broken) or "none is installed"
-    raise PluginNotFound(
-        f"no engine was named and none can be chosen ({reasons}). Install one, such as `pip install 'trunnion[vllm]'`, "
-        "or name one with --engine (`--engine sim` simulates)"
-    )
 
 
 def check_model(engine: EnginePlugin, model: str | None) -> str | None:
@@ -122,31 +95,26 @@ def build_spec(
     Raises:
         TrunnionError: The engine, the model, a setting or an adapter is not what it must be.
     """
+    from trunnion import choose_engine
+    from trunnion.choice import AUTO
+
     set_up_logging()
     found = registry()
-    plugin = found.engine(choose_engine(engine, found))
     config = parse_assignments("--set", settings or ())
-    if adapters:
-        config["adapters"] = _adapters(plugin, adapters, config.get("adapters"))
-    return found.engine_spec(plugin.name, check_model(plugin, model), config, batch=batch)
+    named = _named(adapters or ())
+    if engine in (None, AUTO):
+        choice = choose_engine(model, config, adapters=named, registry=found)
+        say(f"engine {choice.engine}: {choice.reason} (`trunnion engines MODEL` says more)")
+        engine = choice.engine
+    plugin = found.engine(engine)
+    return found.engine_spec(plugin.name, check_model(plugin, model), config, adapters=named, batch=batch)
 
 
-def _adapters(plugin: EnginePlugin, pairs: list[str], given: Any) -> Any:
-    """Return the engine's ``adapters`` setting: names to paths, or names alone, whichever it takes."""
-    from trunnion.errors import ConfigError
-
-    field = plugin.config.model_fields.get("adapters")
-    if field is None:
-        raise ConfigError(f"engine {plugin.name!r} loads no adapters; leave --adapter out", param="adapters")
-    named: dict[str, str] = {}
+def _named(pairs: Sequence[str]) -> dict[str, str]:
+    named = {}
     for pair in pairs:
         name, _, path = pair.partition("=")
         if not name:
             raise typer.BadParameter(f"--adapter takes NAME=PATH, not {pair!r}")
         named[name] = path
-    if "dict" not in str(field.annotation).lower() and "mapping" not in str(field.annotation).lower():
-        return [*(given or ()), *named]
-    for name, path in named.items():
-        if not path:
-            raise typer.BadParameter(f"--adapter takes NAME=PATH, not {name!r}")
-    return {**(given if isinstance(given, Mapping) else {}), **named}
+    return named

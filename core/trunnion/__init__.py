@@ -5,6 +5,7 @@ registry and the planner. Importing it loads neither Ray nor torch nor an engine
 """
 
 from .capabilities import FEATURES, Capabilities, Support
+from .choice import EngineChoice, choose_engine
 from .completion import Completion, CompletionChoice, ToolCall, collect
 from .engine import (
     AdapterRef,
@@ -20,6 +21,7 @@ from .engine import (
     ProbesHealth,
     Relays,
     ReportsLoad,
+    ResetsCache,
     Scores,
     Sleeps,
     TokenizerRef,
@@ -63,6 +65,7 @@ from .sources import local_path
 from .spec import Bundle, EngineSpec, PipelineSpec, PluginPolicy, Resources, StageSpec
 from .stage import Stage, StageContext, StreamStage, Transducer
 from .startup import Startup, StartupStage
+from .suitability import EngineQuestion, Machine, ModelFacts, Suitability
 from .sync import LoopThread, SyncPipeline, as_prompt, generate
 
 __version__ = "0.1.0"
@@ -84,8 +87,10 @@ __all__ = [
     "Embeds",
     "EmitsKVEvents",
     "Engine",
+    "EngineChoice",
     "EngineInfo",
     "EnginePlugin",
+    "EngineQuestion",
     "EngineSpec",
     "FetchJob",
     "FetchProgress",
@@ -101,8 +106,10 @@ __all__ = [
     "LibraryRequirement",
     "LoadReport",
     "LoopThread",
+    "Machine",
     "MediaPart",
     "MessagesPrompt",
+    "ModelFacts",
     "NoConfig",
     "OutputFormat",
     "Pipeline",
@@ -123,6 +130,7 @@ __all__ = [
     "ReportsLoad",
     "RequestHooks",
     "RequestSummary",
+    "ResetsCache",
     "Resources",
     "Router",
     "RouterPlugin",
@@ -138,6 +146,7 @@ __all__ = [
     "Startup",
     "StartupStage",
     "StreamStage",
+    "Suitability",
     "Support",
     "SyncPipeline",
     "TextPrompt",
@@ -151,6 +160,7 @@ __all__ = [
     "TrunnionError",
     "Usage",
     "as_prompt",
+    "choose_engine",
     "collect",
     "engine_spec",
     "generate",

@@ -58,6 +58,7 @@ PROTOCOLS: Final = (
     "transcribes/1",
     "hot_adapters/1",
     "sleeps/1",
+    "resets_cache/1",
     "reports_load/1",
     "emits_kv_events/1",
     "probes_health/1",

@@ -198,11 +198,26 @@ class Sleeps(Protocol):
 
 
 @runtime_checkable
+class ResetsCache(Protocol):
+    """Forget cached prefixes (``resets_cache/1``)."""
+
+    async def reset_prefix_cache(self) -> bool:
+        """Forget every cached prefix; False where requests in flight hold some, and then none is forgotten."""
+        ...
+
+
+@runtime_checkable
 class EmitsKVEvents(Protocol):
     """Publish which KV blocks were stored and removed (``emits_kv_events/1``)."""
 
     def kv_events(self) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield events in order, each with a sequence number ``seq``."""
+        """Yield events in order, each with a sequence number ``seq``.
+
+        ``type`` is "stored" (``block_hashes``, ``parent_block_hash``, ``token_ids``, ``block_size``, ``adapter``),
+        "removed" (``block_hashes``), "cleared", or "lost": events were missed for good, so that whoever follows must
+        forget what it knows of that ``rank``. Numbers never fall, per data-parallel ``rank``; events that happened
+        in one step share one.
+        """
         ...
 
 

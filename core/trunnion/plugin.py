@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from .capabilities import Capabilities
 from .requests import PromptKind
 from .spec import Resources
+from .suitability import EngineQuestion, Suitability
 
 API_VERSION: Final = (1, 1)
 """The plugin API, ``(major, minor)``: a plugin built for another major, or for a later minor, is incompatible."""
@@ -73,6 +74,7 @@ class EnginePlugin:
             engine to which it is a mere name; one that runs on "remote" hardware alone is never given a path.
         batch_config: Settings for a batch, where throughput counts and latency does not; the user's own win.
         hardware: What it can run on, among "cpu", "gpu", "remote"; for people and for ``engine="auto"``.
+        suits: Asked for ``engine="auto"``; pure and light. None means that it suits anything its ``hardware`` allows.
         semantic_version: Changes when the same request may give another answer; part of result keys.
         api_version: The plugin API it was written for.
     """
@@ -88,6 +90,7 @@ class EnginePlugin:
     model_files: bool = True
     batch_config: Mapping[str, Any] = field(default_factory=dict)
     hardware: tuple[Literal["cpu", "gpu", "remote"], ...] = ("cpu",)
+    suits: Callable[[EngineQuestion], Suitability] | None = None
     semantic_version: str = "1"
     api_version: tuple[int, int] = API_VERSION
     kind: Literal["engine"] = "engine"

@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ._versions import series
+from .adapter_setting import with_adapters
+from .choice import AUTO, choose_engine
 from .engine import Engine
 from .errors import (
     ConfigError,
@@ -34,6 +36,7 @@ from .plugin import EnginePlugin, HooksPlugin, Plugin, RouterPlugin, SourcePlugi
 from .router import Router
 from .spec import EngineSpec, PluginPolicy, Resources
 from .stage import Stage, StageContext, StreamStage
+from .suitability import Machine
 
 logger = logging.getLogger("trunnion.registry")
 
@@ -159,25 +162,39 @@ class Registry:
         return "", ""
 
     def engine_spec(
-        self, engine: str, model: str | None = None, config: Mapping[str, Any] | None = None, *, batch: bool = False
+        self,
+        engine: str,
+        model: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        *,
+        adapters: Mapping[str, str] | None = None,
+        batch: bool = False,
+        machine: Machine | None = None,
     ) -> EngineSpec:
         """Validate a configuration and return the spec that crosses to workers.
 
         Args:
-            engine: The plugin's name.
+            engine: The plugin's name, or "auto" for the one that suits best (:func:`trunnion.choose_engine`).
             model: Path or name of the model.
             config: The engine's settings.
+            adapters: LoRA adapters, name to path, on top of those in ``config``.
+            machine: The hardware that "auto" chooses for; this machine's by default.
             batch: Start from what the plugin advises for batches (``EnginePlugin.batch_config``).
 
         Raises:
             ConfigError: A key is unknown or a value is wrong; ``param`` names it.
             PluginError: The engine cannot be used here.
         """
+        if engine == AUTO:
+            choice = choose_engine(model, config, adapters=adapters, machine=machine, registry=self)
+            logger.info("engine %s", choice)
+            engine = choice.engine
         plugin = self.engine(engine)
         if plugin.needs_model and not model:
             raise ConfigError(f"engine {engine!r} needs a model: give a path or a name", param="model")
         advised = plugin.batch_config if batch else {}
-        valid = validate_config(plugin.config, {**advised, **(config or {})}, where=f"engine {engine!r}")
+        settings = {**advised, **with_adapters(plugin, config, adapters)}
+        valid = validate_config(plugin.config, settings, where=f"engine {engine!r}")
         return EngineSpec(
             engine=engine,
             model=model,

@@ -150,7 +150,7 @@ def as_prompt(value: str | Sequence[ChatMessage] | Prompt) -> Prompt:
 def generate(
     prompts: str | Sequence[ChatMessage] | Prompt | Sequence[str | Sequence[ChatMessage] | Prompt],
     *,
-    engine: str,
+    engine: str = "auto",
     model: str | None = None,
     config: Mapping[str, Any] | None = None,
     adapter: str | None = None,
@@ -160,7 +160,7 @@ def generate(
 
     Args:
         prompts: One prompt or a list of them: a string (a user's message), a conversation, or a prompt value.
-        engine: Name of the engine plugin.
+        engine: Name of the engine plugin; "auto" takes the one that suits best.
         model: Path or name of the model.
         config: The engine's configuration.
         adapter: LoRA adapter to answer with.

@@ -1,6 +1,6 @@
 """Register the simulated engine: deterministic tokens, settable times, faults on demand. Needs no model."""
 
-from trunnion import Capabilities, EnginePlugin, hookimpl
+from trunnion import Capabilities, EnginePlugin, Suitability, hookimpl
 
 from .config import SimConfig
 
@@ -36,6 +36,7 @@ def trunnion_engines() -> list[EnginePlugin]:
             needs_model=False,
             model_files=False,
             hardware=("cpu",),
+            suits=lambda _: Suitability(score=0, reason="it simulates; name it to use it"),
         )
     ]
 

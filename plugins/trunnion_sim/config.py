@@ -22,6 +22,9 @@ class SimConfig(PluginConfig):
     max_waiting: int | None = Field(None, ge=0, description="Waiting requests beyond which new ones are refused.")
     context_length: int = Field(32768, ge=2, description="Prompt plus completion tokens that fit.")
     default_max_tokens: int = Field(64, ge=1, description="Completion length where the request sets none.")
+    eos_after: int | None = Field(
+        None, ge=1, description="Tokens after which a completion ends by itself; None lets it run to max_tokens."
+    )
     startup_seconds: float = Field(0.0, ge=0, description="Seconds that start() takes.")
     output: Literal["words", "echo"] = Field(
         "words", description="What is generated: words drawn by seed, or the prompt."

@@ -23,7 +23,7 @@ from trunnion.errors import (
 from . import CAPABILITIES
 from .config import SimConfig
 from .slots import Slots
-from .tokens import WORDS, count_prompt_tokens, draws, prompt_text
+from .tokens import WORDS, choose, count_prompt_tokens, prompt_text
 
 _SLOWDOWN = 10
 
@@ -174,13 +174,28 @@ class SimEngine:
                     yield _Chunk(delta, not any(streams))
 
     def _tokens(self, request: GenerateRequest, index: int, length: int, text: str) -> list[int]:
+        sampling = request.sampling
+        length = self._length(request, length, text)
         if self._config.output == "echo" and not self._vocabulary:
-            return list(range(min(length, len(text.split()) or 1)))
-        seed = f"{self._config.seed}/{request.sampling.seed}/{request.adapter}/{index}/{text}"
-        source = draws(seed)
-        if self._vocabulary:
-            return [(next(source) << 8 | next(source)) % self._vocabulary for _ in range(length)]
-        return [next(source) % len(WORDS) for _ in range(length)]
+            words = len(text.split()) or 1
+            return [position % words for position in range(length)]
+        size = self._vocabulary or len(WORDS)
+        best = choose(f"{self._config.seed}/None/{request.adapter}/0/{text}", size, length)
+        if sampling.temperature == 0:
+            return best
+        drawn = f"{self._config.seed}/{sampling.seed}/{request.adapter}/{index}/{text}"
+        if sampling.top_p is None or sampling.top_p == 1:
+            return choose(drawn, size, length)
+        nucleus = choose(drawn, max(1, round(sampling.top_p * size)), length)
+        return [(first + offset) % size for first, offset in zip(best, nucleus, strict=True)]
+
+    def _length(self, request: GenerateRequest, longest: int, text: str) -> int:
+        """Return the tokens of a completion: up to its own end, unless the request says otherwise."""
+        echo = self._config.output == "echo" and not self._vocabulary
+        end = (len(text.split()) or 1) if echo else self._config.eos_after
+        if end is None or request.sampling.ignore_eos:
+            return longest
+        return min(longest, max(end, request.sampling.min_tokens or 0))
 
     def _text(self, request: GenerateRequest, tokens: list[int], words: Sequence[str]) -> str:
         if self._vocabulary:

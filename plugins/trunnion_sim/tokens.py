@@ -46,3 +46,11 @@ def draws(seed: str) -> Iterator[int]:
     while True:
         yield from hashlib.blake2b(f"{seed}/{block}".encode()).digest()
         block += 1
+
+
+def choose(seed: str, size: int, length: int) -> list[int]:
+    """Return ``length`` numbers below ``size`` that depend on the seed alone."""
+    source = draws(seed)
+    if size > 1 << 8:
+        return [(next(source) << 8 | next(source)) % size for _ in range(length)]
+    return [next(source) % size for _ in range(length)]

@@ -406,3 +406,25 @@ async def test_through_a_pipeline():
         assert pipeline.load().running == 1
         await events.aclose()
         assert pipeline.load().running == 0
+
+
+@pytest.mark.parametrize(
+    ("sampling", "tokens", "reason"),
+    [
+        ({"max_tokens": 9}, 5, "stop"),
+        ({"max_tokens": 3}, 3, "length"),
+        ({"max_tokens": 9, "min_tokens": 7}, 7, "stop"),
+        ({"max_tokens": 9, "ignore_eos": True}, 9, "length"),
+    ],
+)
+async def test_a_completion_ends_by_itself_unless_told_otherwise(sampling, tokens, reason):
+    async with sim(eos_after=5) as engine:
+        answer = await run(engine, ask(sampling=sampling))
+    assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (tokens, reason)
+
+
+async def test_temperature_zero_and_a_narrow_nucleus_are_greedy():
+    greedy = await text_of(ask(sampling={"temperature": 0, "seed": 1}))
+    assert await text_of(ask(sampling={"temperature": 0, "seed": 2})) == greedy
+    assert await text_of(ask(sampling={"temperature": 1, "seed": 2})) != greedy
+    assert await text_of(ask(sampling={"temperature": 1, "seed": 2, "top_p": 0.01})) == greedy

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trunnion import Bundle, PipelineSpec, StageSpec, get_registry
 from trunnion.spec import PlacementStrategy
+from trunnion_ray.machine import cluster
 
 logger = logging.getLogger("trunnion.data")
 
@@ -24,7 +25,10 @@ class ProcessorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    engine: str = Field(description="Name of the engine plugin; `trunnion plugins list` shows them.")
+    engine: str = Field(
+        default="auto",
+        description="Name of the engine plugin; `trunnion engines` shows them. auto: the one that suits best.",
+    )
     model: str | None = Field(default=None, description="Path or name of the model.")
     config: dict[str, Any] = Field(
         default_factory=dict, description="The engine's own settings; `trunnion plugins schema NAME` lists them."
@@ -133,7 +137,7 @@ class ProcessorConfig(BaseModel):
             PluginError: The engine cannot be used here.
         """
         registry = get_registry()
-        spec = registry.engine_spec(self.engine, self.model, self.config, batch=True)
+        spec = registry.engine_spec(self.engine, self.model, self.config, batch=True, machine=cluster())
         return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy)
 
     def row_options(self) -> Mapping[str, Any]:

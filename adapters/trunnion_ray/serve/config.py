@@ -65,7 +65,10 @@ class ModelConfig(PluginConfig):
     """Describe one served model: the engine, and how its replicas are deployed."""
 
     name: str = Field(min_length=1, description="Name that clients send as `model`.")
-    engine: str = Field(description="Name of the engine plugin, such as vllm or sim.")
+    engine: str = Field(
+        default="auto",
+        description="Name of the engine plugin; `trunnion engines` shows them. auto: the one that suits best.",
+    )
     model: str | None = Field(default=None, description="Path or name of the model, where the engine needs one.")
     config: dict[str, Any] = Field(default_factory=dict, description="The engine's configuration.")
     adapters: dict[str, str] = Field(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping
 from typing import Any
 
-from trunnion.errors import ConfigError
 from trunnion.registry import Registry, get_registry
 from trunnion.spec import Bundle, PipelineSpec, StageSpec
 
+from trunnion_ray.machine import cluster
 from .config import ModelConfig
 
 
@@ -17,32 +15,17 @@ def pipeline_spec(config: ModelConfig, registry: Registry | None = None) -> Pipe
     """Validate the engine's configuration and return the spec for the replicas, plugin policy included.
 
     Raises:
-        ConfigError: The engine refuses its configuration, or takes no adapters.
+        ConfigError: The engine refuses its configuration or adapters.
         PluginError: The engine cannot be used here.
     """
     registry = registry or get_registry()
-    settings = dict(config.config)
-    if config.adapters:
-        settings["adapters"] = _adapters(config, registry)
     return PipelineSpec(
-        engine=registry.engine_spec(config.engine, config.model, settings),
+        engine=registry.engine_spec(
+            config.engine, config.model, config.config, adapters=config.adapters, machine=cluster()
+        ),
         stages=tuple(StageSpec(stage=s.stage, config=s.config, position=s.position) for s in config.stages),
         policy=registry.policy,
     )
-
-
-def _adapters(config: ModelConfig, registry: Registry) -> Any:
-    """Return the adapters in the form the engine's own setting has: name to path, or names alone."""
-    field = registry.engine(config.engine).config.model_fields.get("adapters")
-    if field is None:
-        msg = f"model {config.name!r}: engine {config.engine!r} takes no adapters; remove them"
-        raise ConfigError(msg, param="adapters")
-    if "adapters" in config.config:
-        msg = f"model {config.name!r}: adapters are given twice, as a setting and in config; keep one"
-        raise ConfigError(msg, param="adapters")
-    origin = typing.get_origin(field.annotation) or field.annotation
-    takes_paths = isinstance(origin, type) and issubclass(origin, Mapping)
-    return dict(config.adapters) if takes_paths else list(config.adapters)
 
 
 def adapter_names(spec: PipelineSpec) -> tuple[str, ...]:
