@@ -18,12 +18,12 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help venv demo test test-unit test-ray test-engine test-long lint format bench constraints clean
+.PHONY: help venv demo test test-unit test-ray test-engine test-long test-vllm-versions lint format bench constraints clean
 help:
 	@echo "make demo       one engine plugin answers a Ray Data batch and an OpenAI client through Ray Serve"
 	@echo "make test       lint, types, import rules, unit, Ray and real-engine tests (about 20 minutes on two cores)"
 	@echo "make test-unit  unit tests alone (under a minute)"
-	@echo "make test-long  what takes longer"
+	@echo "make test-long  what takes longer; make test-vllm-versions is the part that takes other versions of vLLM"
 	@echo "make bench      the tax: Trunnion against the bare engine (results in benches/results)"
 	@echo "make lint | format | constraints | clean"
 
@@ -66,6 +66,11 @@ test-engine: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -q -m long --timeout 3600
+	$(MAKE) test-vllm-versions
+
+# Each version in an environment of its own, .venv-vllm-VERSION, which is kept. Writes docs/vllm-versions.md.
+test-vllm-versions: $(STAMP)
+	$(BIN)/python tests/vllm_versions.py
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest -q benches --benchmark-only -p no:warnings

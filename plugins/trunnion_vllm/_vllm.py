@@ -3,21 +3,27 @@
 Beyond the public names (AsyncEngineArgs, AsyncLLM, the params, the exceptions) it relies on these:
 ``AsyncLLM.add_request`` returning a collector with ``get`` and ``get_nowait``; prompts of ``{"type": "token"}``
 taken without preprocessing; stat loggers called as ``record(scheduler_stats=..., engine_idx=...)``;
-``SamplingParams.skip_clone``.
+``SamplingParams.skip_clone``; the wire format of the KV events; the renderer's ``render_chat_async``,
+``render_messages_async`` and ``render_cmpl_async``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+from vllm.distributed.kv_events import KVEventBatch
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
+from vllm.renderers.params import ChatParams
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.usage.usage_lib import UsageContext
+from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger
@@ -41,6 +47,7 @@ VERSION: str = vllm.__version__
 # Before they had classes of their own, refusals were ValueErrors.
 CLIENT_ERRORS = (*_errors("VLLMClientError", "VLLMValidationError"), ValueError, TypeError)
 NOT_FOUND_ERRORS = _errors("VLLMNotFoundError", "LoRAAdapterNotFoundError")
+RETRYABLE_ERRORS = _errors("RetryableRequestError")
 BUSY_ERRORS = _errors("QueueOverflowError", "MaxQueuedTokensError", "GracefulHTTPError")
 
 
@@ -101,7 +108,26 @@ def stat_logger_factory(on_step: Callable[[int, Any], None], *, only: bool) -> A
         def record_sleep_state(self, *_: Any, **__: Any) -> None:
             pass
 
+        def record_admission_rejection(self, *_: Any, **__: Any) -> None:
+            pass
+
     return StepLogger
+
+
+def kv_event_decoder() -> Callable[[bytes], Any]:
+    """Return what makes a KVEventBatch of the payload that vLLM publishes."""
+    return msgspec.msgpack.Decoder(KVEventBatch).decode
+
+
+def block_hash_seed(algorithm: str) -> str | None:
+    """Return the seed of the hash of a prompt's first block; None where each process draws its own at random.
+
+    Versions before the seed was made a fixed one for collision-resistant hashes draw it, unless PYTHONHASHSEED is set.
+    """
+    seed = os.environ.get("PYTHONHASHSEED")
+    if seed is None and algorithm.startswith("sha256"):
+        seed = getattr(kv_cache_utils, "DEFAULT_NONE_HASH_SEED", None)
+    return seed
 
 
 def skip_request_stats(llm: Any) -> None:
@@ -119,9 +145,11 @@ __all__ = [
     "BUSY_ERRORS",
     "CLIENT_ERRORS",
     "NOT_FOUND_ERRORS",
+    "RETRYABLE_ERRORS",
     "VERSION",
     "AsyncEngineArgs",
     "AsyncLLM",
+    "ChatParams",
     "EngineDeadError",
     "EngineGenerateError",
     "LoRARequest",
@@ -130,7 +158,9 @@ __all__ = [
     "SamplingParams",
     "StructuredOutputsParams",
     "UsageContext",
+    "block_hash_seed",
     "engine_arg_defaults",
+    "kv_event_decoder",
     "on_cpu",
     "skip_request_stats",
     "stat_logger_factory",

@@ -1,4 +1,4 @@
-"""Check LoRA adapters before vLLM starts, and keep the ones that are loaded."""
+"""Check LoRA adapters before vLLM starts, and find the engine arguments that they need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from trunnion.errors import AdapterNotFound, ConfigError
+from trunnion.errors import ConfigError
 
 _RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values vLLM takes for max_lora_rank."""
@@ -63,56 +63,3 @@ def with_spare_slot(args: Mapping[str, Any], declared: int) -> dict[str, Any]:
     slots = max(int(args.get("max_loras") or 1), declared) + 1
     held = args.get("max_cpu_loras")
     return {**args, "max_loras": slots, **({} if held is None else {"max_cpu_loras": max(int(held), slots)})}
-
-
-class AdapterTable:
-    """Hold the LoRARequest of every loaded adapter by name; ids are never used twice."""
-
-    def __init__(self) -> None:
-        """Start empty, without a limit."""
-        self._requests: dict[str, Any] = {}
-        self._next_id = 1
-        self.limit: int | None = None
-
-    @property
-    def full(self) -> bool:
-        """Tell whether a further adapter would take the slot that must stay empty."""
-        return self.limit is not None and len(self._requests) >= self.limit
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names in the order they were loaded."""
-        return tuple(self._requests)
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Return names with their LoRARequests."""
-        return list(self._requests.items())
-
-    def make(self, name: str, path: str) -> Any:
-        """Return a LoRARequest with a fresh id; it is not in the table yet."""
-        from . import _vllm
-
-        number, self._next_id = self._next_id, self._next_id + 1
-        return _vllm.LoRARequest(lora_name=name, lora_int_id=number, lora_path=str(Path(path).expanduser()))
-
-    def add(self, name: str, request: Any) -> None:
-        """Put an adapter that vLLM has loaded into the table."""
-        self._requests[name] = request
-
-    def find(self, name: str) -> Any | None:
-        """Return the LoRARequest of a name, or None."""
-        return self._requests.get(name)
-
-    def get(self, name: str) -> Any:
-        """Return the LoRARequest of a name. Raises :class:`AdapterNotFound` that lists what is loaded."""
-        request = self._requests.get(name)
-        if request is None:
-            loaded = ", ".join(self._requests) or "none"
-            raise AdapterNotFound(f"no adapter {name!r} is loaded; loaded: {loaded}", param="adapter")
-        return request
-
-    def remove(self, name: str) -> Any:
-        """Take an adapter out and return it. Raises :class:`AdapterNotFound`."""
-        request = self.get(name)
-        del self._requests[name]
-        return request

@@ -11,7 +11,7 @@ from trunnion.plugin import PluginConfig
 from .engine_args import known_engine_args, unknown_args_message
 
 OWN_FIELDS: Final = frozenset(
-    {"device", "usage", "adapters", "engine_kwargs", "kv_cache_gib", "cpu_threads_bind", "gc_freeze"}
+    {"device", "usage", "adapters", "engine_kwargs", "kv_events", "kv_cache_gib", "cpu_threads_bind", "gc_freeze"}
 )
 """Fields that are this plugin's; every other one is the engine argument of the same name."""
 
@@ -65,6 +65,11 @@ class VLLMConfig(PluginConfig):
     engine_kwargs: dict[str, Any] = Field(
         default_factory=dict,
         description="Any other field of vLLM's AsyncEngineArgs, such as speculative_config, as JSON values.",
+    )
+    kv_events: bool = Field(
+        default=False,
+        description="Publish which KV blocks are stored and removed, for kv_events(). Costs a little in every step; "
+        "kv_events_config in engine_kwargs says where and how much, else it is local sockets.",
     )
     kv_cache_gib: int | None = Field(
         default=None,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from trunnion.capabilities import FEATURES, Capabilities, Support
+from trunnion.capabilities import FEATURES, MEDIA_FEATURES, Capabilities, Support
 from trunnion.engine import EngineInfo, KVLayout, TokenizerRef
 
-from . import _vllm
+from . import _vllm, kv_events, sleeping
 from .capabilities import UPPER_BOUND
+
+_NO_LORA: Final = 'it takes adapters={...} or engine_kwargs={"enable_lora": true}'
 
 
 def capacity(vllm_config: Any) -> int:
@@ -20,8 +21,18 @@ def capacity(vllm_config: Any) -> int:
     return int(vllm_config.scheduler_config.max_num_seqs) * ranks
 
 
-def describe(model: str, vllm_config: Any, tasks: tuple[str, ...], adapters: tuple[str, ...]) -> EngineInfo:
-    """Return what the pipeline and the adapters need to know of a started engine."""
+def describe(
+    model: str, vllm_config: Any, tasks: tuple[str, ...], adapters: tuple[str, ...], media: frozenset[str]
+) -> EngineInfo:
+    """Return what the pipeline and the adapters need to know of a started engine.
+
+    Args:
+        model: Its path or name.
+        vllm_config: What vLLM made of the arguments.
+        tasks: What the model can be asked for.
+        adapters: The names of those that are loaded.
+        media: Which of image, audio and video the model takes.
+    """
     config, cache = vllm_config.model_config, vllm_config.cache_config
     parallel = vllm_config.parallel_config
     layout = None
@@ -29,7 +40,7 @@ def describe(model: str, vllm_config: Any, tasks: tuple[str, ...], adapters: tup
         layout = KVLayout(
             block_size=int(cache.block_size),
             hash=str(cache.prefix_caching_hash_algo),
-            seed=os.environ.get("PYTHONHASHSEED"),
+            seed=_vllm.block_hash_seed(str(cache.prefix_caching_hash_algo)),
         )
     return EngineInfo(
         engine="vllm",
@@ -41,7 +52,7 @@ def describe(model: str, vllm_config: Any, tasks: tuple[str, ...], adapters: tup
             trust_remote_code=bool(config.trust_remote_code),
         ),
         concurrency=capacity(vllm_config),
-        capabilities=narrow(vllm_config, tasks),
+        capabilities=narrow(vllm_config, tasks, media),
         adapters=adapters,
         data_parallel=int(parallel.data_parallel_size),
         kv_layout=layout,
@@ -57,16 +68,16 @@ def describe(model: str, vllm_config: Any, tasks: tuple[str, ...], adapters: tup
     )
 
 
-def narrow(vllm_config: Any, tasks: tuple[str, ...]) -> Capabilities:
+def narrow(vllm_config: Any, tasks: tuple[str, ...], media: frozenset[str]) -> Capabilities:
     """Lower the plugin's upper bound for what was started; each lowering has its reason."""
     lowered: dict[str, tuple[Support, str]] = {}
-    protocols = set(UPPER_BOUND.protocols)
+    for name in MEDIA_FEATURES:
+        if name.removeprefix("media.") not in media:
+            lowered[name] = (Support.NO, "the model, or limit_mm_per_prompt, takes none")
+    if vllm_config.lora_config is None:
+        lowered["adapter"] = (Support.NO, _NO_LORA)
     if "generate" not in tasks:
         lowered = dict.fromkeys(FEATURES, (Support.NO, "the model embeds, it does not generate"))
-    if "embed" not in tasks:
-        protocols.discard("embeds/1")
-    if vllm_config.lora_config is None:
-        protocols.discard("hot_adapters/1")
     if vllm_config.scheduler_config.policy != "priority":
         lowered["priority"] = (Support.NO, 'it takes engine_kwargs={"scheduling_policy": "priority"}')
     if vllm_config.observability_config.otlp_traces_endpoint is None:
@@ -78,13 +89,30 @@ def narrow(vllm_config: Any, tasks: tuple[str, ...]) -> Capabilities:
         why = (Support.NO, "the engine runs without a tokenizer")
         text = ("sampling.stop", "output_format.json_object", "output_format.json_schema", "output_format.regex")
         lowered.update(dict.fromkeys((*text, "output_format.choice", "output_format.grammar"), why))
-    return _lower(UPPER_BOUND, lowered, protocols)
+    return _lower(UPPER_BOUND, lowered, lacking(vllm_config, tasks))
 
 
-def _lower(bound: Capabilities, lowered: Mapping[str, tuple[Support, str]], protocols: set[str]) -> Capabilities:
+def lacking(vllm_config: Any, tasks: tuple[str, ...]) -> dict[str, str]:
+    """Return the optional protocols that what was started does not have, with the reasons."""
+    missing: dict[str, str] = {}
+    if "embed" not in tasks:
+        missing["embeds/1"] = 'the model generates; an embedding model, or runner="pooling", embeds'
+    if vllm_config.lora_config is None:
+        missing["hot_adapters/1"] = _NO_LORA
+    if not vllm_config.cache_config.enable_prefix_caching:
+        missing["resets_cache/1"] = "prefix caching is off"
+    if not kv_events.can_follow(vllm_config):
+        missing[kv_events.CAPABILITY] = kv_events.WHY_NOT
+    if not getattr(vllm_config.model_config, "enable_sleep_mode", False):
+        why = sleeping.WHY_NOT_ON_CPU if _vllm.on_cpu() else sleeping.WHY_NOT_ASKED
+        missing[sleeping.CAPABILITY] = why
+    return missing
+
+
+def _lower(bound: Capabilities, lowered: Mapping[str, tuple[Support, str]], missing: Mapping[str, str]) -> Capabilities:
     return replace(
         bound,
         features={**bound.features, **{name: support for name, (support, _) in lowered.items()}},
-        reasons={**bound.reasons, **{name: reason for name, (_, reason) in lowered.items()}},
-        protocols=frozenset(protocols),
+        reasons={**bound.reasons, **{name: reason for name, (_, reason) in lowered.items()}, **missing},
+        protocols=bound.protocols - missing.keys(),
     )

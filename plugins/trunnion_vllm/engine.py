@@ -5,31 +5,30 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import functools
 import gc
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
-from trunnion.errors import Cancelled, EngineDead, InternalError, Overloaded, UnsupportedFeature
+from trunnion.errors import Cancelled, EngineDead, InternalError, UnsupportedFeature
 from trunnion.events import GenerateEvent
-from trunnion.requests import GenerateRequest, Prompt, TextPrompt, TokensPrompt
+from trunnion.requests import GenerateRequest, Prompt
 
-from .adapters import AdapterTable
+from . import kv_events
+from .adapter_slots import AdapterSlots
 from .config import VLLMConfig
 from .errors import MAPPED
 from .events import EventConverter
 from .launch import launch, shut_down
-from .limits import context_overflow
 from .load import LoadMeter
+from .prompts import PromptMaker
+from .sleeping import Sleeper
 
 if TYPE_CHECKING:
     from .sampling import SamplingConverter
 
-_SHORT_TEXT: Final = 4096
-"""Characters up to which text is tokenized in the event loop; more goes to a thread."""
 _POLL: Final = 0.01
 """Seconds between looks at what is still in flight while draining."""
 
@@ -50,11 +49,13 @@ class VLLMEngine:
         """Keep what to start; nothing is loaded."""
         self._model = model
         self._config = VLLMConfig() if config is None else config
-        self._adapters = AdapterTable()
+        self._adapters = AdapterSlots()
+        self._sleeper = Sleeper()
         self._meter = LoadMeter(capacity=0)
         self._llm: Any = None
         self._info: EngineInfo | None = None
         self._sampling: SamplingConverter | None = None
+        self._prompts: PromptMaker | None = None
         self._context = 0
         self._tracing = False
         self._stopping = False
@@ -77,6 +78,7 @@ class VLLMEngine:
             try:
                 self._info = await self._set_up(llm)
             except BaseException:
+                await self._adapters.close()
                 await asyncio.to_thread(shut_down, llm)
                 raise
             self._llm = llm
@@ -102,23 +104,25 @@ class VLLMEngine:
     async def _set_up(self, llm: Any) -> EngineInfo:
         from . import _vllm
         from .describe import capacity, describe
+        from .media import modalities
         from .sampling import SamplingConverter
 
         vllm_config = llm.vllm_config
         model_config = vllm_config.model_config
+        lora = vllm_config.lora_config
+        # See with_spare_slot; elsewhere vLLM swaps adapters in and out.
+        self._adapters.open(llm, limit=int(lora.max_loras) - 1 if lora is not None and _vllm.on_cpu() else None)
+        for name, path in self._config.adapters.items():
+            await self._adapters.load(name, path)
         with MAPPED:
             tasks = tuple(await llm.get_supported_tasks())
-            if vllm_config.lora_config is not None and _vllm.on_cpu():
-                self._adapters.limit = int(vllm_config.lora_config.max_loras) - 1  # see with_spare_slot
-            for name, path in self._config.adapters.items():
-                adapter = self._adapters.make(name, path)
-                await llm.add_lora(adapter)
-                self._adapters.add(name, adapter)
+            media = modalities(llm)
         self._sampling = SamplingConverter(model_config.get_diff_sampling_param())
         self._context = int(model_config.max_model_len)
+        self._prompts = PromptMaker(llm, self._context)
         self._tracing = vllm_config.observability_config.otlp_traces_endpoint is not None
         self._meter.capacity = capacity(vllm_config)
-        return describe(self._model, vllm_config, tasks, self._adapters.names)
+        return describe(self._model, vllm_config, tasks, self._adapters.names, media)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield one event per engine step; with delivery "final" a single one.
@@ -127,18 +131,20 @@ class VLLMEngine:
             ContextOverflow: The prompt and the tokens asked for exceed the context.
             AdapterNotFound: No such adapter is loaded.
             InvalidArgument, UnsupportedFeature: vLLM refuses a field; ``param`` names it where that is known.
+            Transient: The engine sleeps.
             Cancelled: The engine was stopped.
             EngineDead: The engine's process died.
         """
         llm, meter = self._running(), self._meter
         events = EventConverter(request)
         n = request.sampling.n
+        slot = None if request.adapter is None else self._adapters.lease(request.adapter)
         collector: Any = None
         finished = False
         meter.in_flight += n
         try:
             with MAPPED:
-                collector = await self._submit(llm, request)
+                collector = await self._submit(llm, request, None if slot is None else slot.request)
             while not finished:
                 with MAPPED:
                     output = collector.get_nowait() or await collector.get()
@@ -146,6 +152,8 @@ class VLLMEngine:
                 if output.finished:
                     finished = True
                     meter.in_flight -= n
+                    if slot is not None:
+                        slot.release()
                 yield event
         except asyncio.CancelledError:
             if collector is None:  # between vLLM's taking the request and our knowing of it
@@ -154,54 +162,40 @@ class VLLMEngine:
         finally:
             if not finished:
                 meter.in_flight -= n
-                if collector is not None:
-                    await self._abort(llm, collector.request_id, internal=True)
+                try:
+                    if collector is not None:
+                        await self._abort(llm, collector.request_id, internal=True)
+                finally:
+                    if slot is not None:
+                        slot.release()
 
-    async def _submit(self, llm: Any, request: GenerateRequest) -> Any:
+    async def _submit(self, llm: Any, request: GenerateRequest, lora: Any) -> Any:
         """Hand the request to vLLM and return the collector of its outputs."""
-        prompt: dict[str, Any] = {"type": "token", "prompt_token_ids": await self._token_ids(llm, request.prompt)}
-        if request.cache_salt is not None:
-            prompt["cache_salt"] = request.cache_salt
-        self._check_context(len(prompt["prompt_token_ids"]), request.sampling.max_tokens)
         assert self._sampling is not None  # set by start()
+        assert self._prompts is not None
         return await llm.add_request(
             request.request_id,
-            prompt,
+            await self._prompts.make(request),
             self._sampling.convert(request),
-            lora_request=None if request.adapter is None else self._adapters.get(request.adapter),
+            lora_request=lora,
             trace_headers=request.trace if self._tracing else None,
             priority=request.priority,
         )
-
-    async def _token_ids(self, llm: Any, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, TokensPrompt):
-            ids = prompt.token_ids
-            return ids if type(ids) is list else list(ids)
-        if isinstance(prompt, TextPrompt):
-            tokenizer = llm.get_tokenizer()
-            encode = functools.partial(tokenizer.encode, prompt.text, add_special_tokens=prompt.add_special_tokens)
-            if len(prompt.text) < _SHORT_TEXT:
-                return list(encode())
-            return list(await asyncio.to_thread(encode))
-        raise UnsupportedFeature(
-            "the vLLM engine takes token ids or text; messages go through the template stage", param="messages"
-        )
-
-    def _check_context(self, prompt_tokens: int, max_tokens: int | None) -> None:
-        """Refuse what does not fit, as OpenAI's API and vLLM's own server do. Raises :class:`ContextOverflow`."""
-        wanted = 1 if max_tokens is None else max_tokens
-        if prompt_tokens + wanted > self._context:
-            raise context_overflow(prompt_tokens, max_tokens, self._context)
 
     async def _abort(self, llm: Any, request_id: str, *, internal: bool) -> None:
         with contextlib.suppress(Exception):  # a dead engine has nothing left to abort
             await llm.abort(request_id, internal=internal)
 
-    def _running(self) -> Any:
+    def _started(self) -> Any:
         self._refuse_stopped()
         if self._llm is None:
             raise InternalError("the vLLM engine was not started; await start() first")
         return self._llm
+
+    def _running(self) -> Any:
+        llm = self._started()
+        self._sleeper.refuse_asleep()
+        return llm
 
     def _refuse_stopped(self) -> None:
         if self._stopping:
@@ -217,55 +211,109 @@ class VLLMEngine:
             llm = self._llm
             if llm is None:
                 return
-            deadline = time.monotonic() + drain
-            while self._meter.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - a rare, short wait
-                await asyncio.sleep(_POLL)
+            await self._drained(time.monotonic() + drain)
             self._llm = None
+            await self._adapters.close()
             with contextlib.suppress(Exception):  # a dead engine has nothing left to abort
                 await llm.abort(list(llm.output_processor.request_states), internal=True)
             await asyncio.to_thread(shut_down, llm)
+
+    async def _drained(self, deadline: float = float("inf")) -> None:
+        while self._meter.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - a rare, short wait
+            await asyncio.sleep(_POLL)
 
     def load(self) -> LoadReport:
         """Return the load as of now, without blocking."""
         return self._meter.report(self._adapters.names)
 
     async def check_health(self) -> None:
-        """Return if vLLM's processes live. Raises :class:`EngineDead` otherwise."""
-        llm = self._running()
+        """Return if vLLM's processes live, asleep or not. Raises :class:`EngineDead` otherwise."""
+        llm = self._started()
         with MAPPED:
             await llm.check_health()
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
-        """Load a LoRA adapter; idempotent for the same path, another path replaces it.
+        """Load a LoRA adapter, while others generate; idempotent for the same path.
+
+        Another path replaces it: requests in flight end on the adapter they began with, later ones get the new one.
+        Where no slot is left for both, the name is unknown until the former have ended.
 
         Raises:
+            AdapterNotFound: There is no adapter at the path.
             Overloaded: Every slot is taken (CPU builds; elsewhere vLLM swaps adapters in and out).
         """
-        llm, held = self._running(), self._adapters.find(adapter.name)
-        request = self._adapters.make(adapter.name, adapter.path)
-        if held is not None and held.lora_path == request.lora_path:
-            return
-        if held is not None and self._adapters.full:  # its slot is needed for the one that replaces it
-            await self.unload_adapter(adapter.name)
-            held = None
-        if held is None and self._adapters.full:
-            names = ", ".join(self._adapters.names)
-            raise Overloaded(f"all adapter slots are taken ({names}); unload one, or raise max_loras", retryable=False)
-        with MAPPED:
-            await llm.add_lora(request)
-            self._adapters.add(adapter.name, request)
-            if held is not None:
-                await llm.remove_lora(held.lora_int_id)
+        self._refuse_without_lora(self._running())
+        await self._adapters.load(adapter.name, adapter.path)
 
     async def unload_adapter(self, name: str) -> None:
-        """Unload an adapter. Raises :class:`AdapterNotFound`."""
-        llm, request = self._running(), self._adapters.remove(name)
-        with MAPPED:
-            await llm.remove_lora(request.lora_int_id)
+        """Unload an adapter: refused to new requests at once, gone when the requests in flight on it have ended.
+
+        Raises :class:`AdapterNotFound`.
+        """
+        self._running()
+        await self._adapters.unload(name)
 
     async def list_adapters(self) -> list[AdapterRef]:
         """Return the loaded adapters."""
-        return [AdapterRef(name=name, path=request.lora_path) for name, request in self._adapters.items()]
+        return self._adapters.refs()
+
+    @staticmethod
+    def _refuse_without_lora(llm: Any) -> None:
+        if llm.vllm_config.lora_config is None:
+            raise UnsupportedFeature(
+                'this engine takes no adapters; start it with adapters={...} or engine_kwargs={"enable_lora": true}',
+                param="adapter",
+            )
+
+    async def sleep(self, *, level: int = 1) -> None:
+        """Give the GPU's memory back once the requests in flight have ended; new ones are refused at once.
+
+        Raises:
+            UnsupportedFeature: The engine was started without ``enable_sleep_mode``.
+            InvalidArgument: There is no such level.
+        """
+
+        async def drained() -> None:
+            await self._drained()
+            self._refuse_stopped()
+
+        await self._sleeper.sleep(self._started(), level, drained)
+
+    async def wake(self) -> None:
+        """Bring the weights back, and take requests again."""
+        await self._sleeper.wake(self._started(), self._adapters.load_again)
+
+    async def reset_prefix_cache(self) -> bool:
+        """Forget every cached prefix; False where requests in flight hold some, and then none is forgotten."""
+        llm = self._running()
+        with MAPPED:
+            return bool(await llm.reset_prefix_cache())
+
+    async def kv_events(self) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Yield the KV events since the start, as far as vLLM still holds them, then each as it happens.
+
+        Ends when the engine is stopped. ``seq`` is the number of vLLM's own batch.
+
+        Raises:
+            UnsupportedFeature: The engine was started without ``kv_events``.
+            EngineDead: The engine's process died.
+        """
+        llm = self._started()
+        if not kv_events.can_follow(llm.vllm_config):
+            raise UnsupportedFeature(f"this engine emits no KV events: {kv_events.WHY_NOT}", param="kv_events")
+        config, ranks = llm.vllm_config.kv_events_config, llm.vllm_config.parallel_config.data_parallel_size
+        from . import _vllm
+
+        reader = kv_events.KVEventReader(
+            config,
+            ranks,
+            decode=_vllm.kv_event_decoder(),
+            alive=lambda: not llm.errored,
+            adapter_name=self._adapters.public_name,
+        )
+        async with contextlib.aclosing(reader.read(lambda: self._stopping)) as events:
+            async for event in events:
+                yield event
 
     async def embed(
         self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
@@ -274,11 +322,19 @@ class VLLMEngine:
         from .embedding import embed_one
 
         llm = self._running()
-        lora = None if adapter is None else self._adapters.get(adapter)
-        ids = [await self._token_ids(llm, prompt) for prompt in prompts]
-        tasks = [asyncio.create_task(embed_one(llm, one, dimensions, lora, self._context)) for one in ids]
+        assert self._prompts is not None  # set by start()
+        slot = None if adapter is None else self._adapters.lease(adapter)
+        self._meter.in_flight += len(prompts)
+        tasks: list[asyncio.Task[Embedding]] = []
         try:
+            ids = [await self._prompts.token_ids(prompt) for prompt in prompts]
+            lora = None if slot is None else slot.request
+            tasks += [asyncio.create_task(embed_one(llm, one, dimensions, lora, self._context)) for one in ids]
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:  # where one failed, the others are given up
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._meter.in_flight -= len(prompts)
+            if slot is not None:
+                slot.release()

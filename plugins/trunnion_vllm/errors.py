@@ -17,6 +17,7 @@ from trunnion.errors import (
     InvalidArgument,
     NotFound,
     Overloaded,
+    Transient,
     TrunnionError,
     UnsupportedFeature,
 )
@@ -74,6 +75,7 @@ def map_error(error: BaseException) -> TrunnionError:
         ),
         # The wrapper that AsyncLLM.generate and encode put around what they did not expect.
         (_vllm.EngineGenerateError,): lambda: map_error(error.__cause__ or RuntimeError(message)),
+        _vllm.RETRYABLE_ERRORS: lambda: Transient(f"vLLM gave the request up: {message}"),
         _vllm.BUSY_ERRORS: lambda: Overloaded(f"vLLM refused the request: {message}", retry_after=1.0),
         _vllm.NOT_FOUND_ERRORS: lambda: (AdapterNotFound if "lora" in message.lower() else NotFound)(message),
         _vllm.CLIENT_ERRORS: lambda: _refusal(error, message),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from trunnion.errors import ConfigError, InternalError, ModelNotFound, TrunnionError
 
+from . import kv_events
 from .adapters import lora_args, with_spare_slot
 from .config import VLLMConfig
 from .cpu_defaults import kv_cache_gib, thread_groups
@@ -74,6 +75,8 @@ def build_args(model: str, config: VLLMConfig) -> Any:
         raise ConfigError(f"device is {config.device!r}, but this is a {build} build of vLLM", param="device")
     defaults = _vllm.engine_arg_defaults()
     args = {**lora_args(config.adapters), **config.engine_args()}
+    if config.kv_events:
+        args["kv_events_config"] = kv_events.events_config(args.get("kv_events_config"))
     if _vllm.on_cpu():
         args = with_spare_slot(args, len(config.adapters))
     if wrong := unknown_args_message(args, defaults):
@@ -116,6 +119,7 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) 
     args, vllm_config = configure(model, config)
     from . import _vllm
 
+    kv_events.make_folder(vllm_config.kv_events_config)
     try:
         with without_main():
             llm = _vllm.AsyncLLM.from_vllm_config(
@@ -128,6 +132,7 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) 
         if args.disable_log_stats:
             _vllm.skip_request_stats(llm)
     except Exception as error:
+        kv_events.remove_folder(vllm_config.kv_events_config)
         raise InternalError(f"vLLM could not start {model}: {error} (its log says why)", param="model") from error
     return llm
 
@@ -141,6 +146,7 @@ def shut_down(llm: Any) -> None:
     else:
         llm.shutdown()
     multiprocessing.active_children()  # reaps those that have ended
+    kv_events.remove_folder(llm.vllm_config.kv_events_config)
 
 
 def _startup_error(model: str, error: Exception) -> TrunnionError:

@@ -38,7 +38,7 @@ async def engine(vllm_environment, model, adapters):
     """Start the engine that every test shares."""
     from trunnion_vllm.engine import VLLMEngine
 
-    engine = VLLMEngine(model, VLLMConfig(**SETTINGS, adapters=adapters))
+    engine = VLLMEngine(model, VLLMConfig(**SETTINGS, adapters=adapters, kv_events=True))
     engine.info = await engine.start()
     yield engine
     await engine.stop()

@@ -14,6 +14,7 @@ from trunnion.errors import (
     InvalidArgument,
     NotFound,
     Overloaded,
+    Transient,
     TrunnionError,
     UnsupportedFeature,
 )
@@ -45,6 +46,8 @@ WANTED = {
     "VLLMNotFoundError": NotFound,
     "LoRAAdapterNotFoundError": AdapterNotFound,
     "GracefulHTTPError": Overloaded,
+    "ProfilerAlreadyActiveError": Overloaded,
+    "RetryableRequestError": Transient,
     "QueueOverflowError": Overloaded,
     "MaxQueuedTokensError": Overloaded,
     "EngineDeadError": EngineDead,

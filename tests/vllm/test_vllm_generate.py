@@ -7,7 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from trunnion.completion import collect
-from trunnion.errors import AdapterNotFound, ContextOverflow, InvalidArgument, Overloaded, UnsupportedFeature
+from trunnion.errors import AdapterNotFound, ContextOverflow, InvalidArgument, UnsupportedFeature
 from trunnion.formats import Regex
 from trunnion.requests import GenerateRequest, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
 
@@ -43,7 +43,14 @@ async def test_info_describes_the_model(engine, model, adapters):
     assert info.concurrency >= 64
     assert info.adapters == tuple(adapters)
     assert info.capabilities.support("priority") == "no"
-    assert {"reports_load/1", "probes_health/1", "hot_adapters/1"} == info.capabilities.protocols
+    assert info.capabilities.protocols == {
+        "reports_load/1",
+        "probes_health/1",
+        "hot_adapters/1",
+        "resets_cache/1",
+        "emits_kv_events/1",
+    }
+    assert "CPU build" in info.capabilities.reasons["sleeps/1"]
     assert await engine.start() is info
 
 
@@ -176,27 +183,6 @@ async def test_adapters_and_the_base_model_share_a_batch(engine, adapters):
     together = await asyncio.gather(*[first(engine, max_tokens=24, fields={"adapter": name}) for name in order])
     for name, answer in zip(order, together, strict=True):
         assert answer.token_ids == alone[name].token_ids, name
-
-
-async def test_adapters_come_and_go(engine, adapters):
-    from trunnion.engine import AdapterRef
-
-    name, path = next(iter(adapters.items()))
-    expected = await first(engine, max_tokens=24, fields={"adapter": name})
-    await engine.load_adapter(AdapterRef(name="again", path=path))
-    await engine.load_adapter(AdapterRef(name="again", path=path))
-    assert [ref.name for ref in await engine.list_adapters()] == [*adapters, "again"]
-    assert (await first(engine, max_tokens=24, fields={"adapter": "again"})).token_ids == expected.token_ids
-    with pytest.raises(Overloaded, match="max_loras"):  # the slot that is left must stay empty, on a CPU
-        await engine.load_adapter(AdapterRef(name="one more", path=path))
-    await engine.unload_adapter("again")
-    with pytest.raises(AdapterNotFound):
-        await engine.unload_adapter("again")
-    with pytest.raises(AdapterNotFound):
-        await run(engine, fields={"adapter": "again"})
-    with pytest.raises(AdapterNotFound, match="/no/such/adapter"):
-        await engine.load_adapter(AdapterRef(name="lost", path="/no/such/adapter"))
-    await engine.check_health()
 
 
 async def test_nothing_is_taken_before_the_first_step(engine):

@@ -15,6 +15,6 @@ SETTINGS = {
     # A small model may fill a JSON answer up with blanks, for ever.
     "engine_kwargs": {
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-        "max_loras": 3,
+        "max_loras": 4,
     },
 }
