@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from trunnion.engine import Embedding
 from trunnion.errors import ConfigError, InternalError, InvalidArgument
@@ -21,6 +21,8 @@ _GPU_BATCH_TOKENS: Final = 16384
 
 class Embedder:
     """Hold an encoder and the thread that runs it. Calls share the thread batch by batch."""
+
+    kind: Literal["embed"] = "embed"
 
     def __init__(self, loaded: Loaded, config: TransformersConfig) -> None:
         """Take the model. Raises :class:`ConfigError` for adapters, and for a pooling that there is not."""

@@ -7,7 +7,7 @@ import gc
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from trunnion.capabilities import check_features, used_features
 from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
@@ -22,13 +22,12 @@ from .describe import describe
 from .errors import overflow
 from .load import LoadMeter
 from .loading import Loaded
-from .plan import make_plan
+from .plan import Defaults, make_plan
 from .prompts import PromptReader
 from .stream import Stream
 
 if TYPE_CHECKING:
     from .bring_up import Runner
-    from .embedding import Embedder
     from .generation import Generation
 
 
@@ -51,7 +50,8 @@ class TransformersEngine:
         self._adapters = AdapterTable()
         self._meter = LoadMeter()
         self._info: EngineInfo | None = None
-        self._loaded: Loaded | None = None
+        self._defaults = Defaults()
+        self._eos: tuple[int, ...] = ()
         self._runner: Runner | None = None
         self._prompts = PromptReader(None, 0)
         self._context = 0
@@ -78,7 +78,7 @@ class TransformersEngine:
             except BaseException:
                 await asyncio.to_thread(runner.stop)
                 raise
-            self._loaded, self._runner = loaded, runner
+            self._runner = runner
         if self._stopping:
             await self.stop()
             raise Cancelled("the engine was stopped while it started")
@@ -99,13 +99,12 @@ class TransformersEngine:
     def _set_up(self, loaded: Loaded, runner: Runner) -> EngineInfo:
         self._prompts = PromptReader(loaded.tokenizer, int(loaded.model.get_input_embeddings().num_embeddings))
         self._meter.capacity = runner.max_requests
-        if loaded.kind == "generate":
-            generation = cast("Generation", runner)
-            wanted = self._config.max_model_len or loaded.context
-            self._context = min(wanted, loaded.context, generation.room)
-            generation.open(asyncio.get_running_loop())
+        self._defaults, self._eos = loaded.defaults, loaded.eos
+        if runner.kind == "generate":
+            self._context = min(self._config.max_model_len or loaded.context, loaded.context, runner.room)
+            runner.open(asyncio.get_running_loop())
         else:
-            self._context = cast("Embedder", runner).context
+            self._context = runner.context
         return describe(self._model, loaded, runner, self._config, context=self._context, adapters=self._adapters.names)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
@@ -118,18 +117,18 @@ class TransformersEngine:
             Cancelled: The engine was stopped.
             EngineDead: The engine's thread died.
         """
-        generation, loaded = self._generating()
+        self._generating()
         self._check(request)
         ids = await self._prompts.read(request.prompt)
         sampling = request.sampling
         if len(ids) + (sampling.max_tokens or 1) > self._context:
             raise overflow(len(ids), sampling.max_tokens, self._context)
-        generation, loaded = self._generating()  # tokenizing may have taken a while
+        generation = self._generating()  # tokenizing may have taken a while
         adapter = None if request.adapter is None else self._adapters.get(request.adapter)
         final = request.delivery == "final"
         key = None if adapter is None else adapter.key
         plans = [
-            make_plan(request, loaded.defaults, choice=choice, adapter=key, prompt_tokens=len(ids), eos=loaded.eos)
+            make_plan(request, self._defaults, choice=choice, adapter=key, prompt_tokens=len(ids), eos=self._eos)
             for choice in range(sampling.n)
         ]
         stream = Stream(plans, final=final, name=self._prompts.text_of)
@@ -167,20 +166,19 @@ class TransformersEngine:
             name = next(iter(extra))
             raise InvalidArgument(f"extra['transformers'] has no field {name!r}", param=f"extra.transformers.{name}")
 
-    def _started(self) -> tuple[Runner, Loaded]:
+    def _started(self) -> Runner:
         self._refuse_stopped()
-        if self._runner is None or self._loaded is None:
+        if self._runner is None:
             raise InternalError("the transformers engine was not started; await start() first")
-        return self._runner, self._loaded
+        return self._runner
 
-    def _generating(self) -> tuple[Generation, Loaded]:
-        runner, loaded = self._started()
-        if loaded.kind != "generate":
+    def _generating(self) -> Generation:
+        runner = self._started()
+        if runner.kind != "generate":
             raise UnsupportedFeature(f"{self._model} embeds, it does not generate; call embed()", param="model")
-        generation = cast("Generation", runner)
-        if dead := generation.dead:
+        if dead := runner.dead:
             raise dead
-        return generation, loaded
+        return runner
 
     def _refuse_stopped(self) -> None:
         if self._stopping:
@@ -197,27 +195,26 @@ class TransformersEngine:
             if runner is None:
                 return
             await self._meter.drained(drain)
-            if self._loaded is not None and self._loaded.kind == "generate":
-                cast("Generation", runner).fail_all(lambda: Cancelled("the engine was stopped"))
-            self._runner = self._loaded = None
+            self._runner, self._prompts = None, PromptReader(None, 0)
+            if runner.kind == "generate":
+                runner.fail_all(lambda: Cancelled("the engine was stopped"))
             await asyncio.to_thread(runner.stop)
             if self._config.gc_freeze:
                 gc.unfreeze()
 
     def load(self) -> LoadReport:
         """Return the load as of now, without blocking."""
-        runner, loaded = self._runner, self._loaded
-        generates = runner is not None and loaded is not None and loaded.kind == "generate"
-        step = cast("Generation", runner).snapshot() if generates else (self._meter.capacity, 0.0)
+        runner = self._runner
+        step = (self._meter.capacity, 0.0)
+        if runner is not None and runner.kind == "generate":
+            step = runner.snapshot()
         return self._meter.report(step, self._adapters.names)
 
     async def check_health(self) -> None:
         """Return if the engine's thread lives. Raises :class:`EngineDead` otherwise."""
-        runner, loaded = self._started()
-        if loaded.kind == "generate":
-            generation = cast("Generation", runner)
-            if not generation.alive:
-                raise generation.dead or EngineDead("the transformers engine's thread ended")
+        runner = self._started()
+        if runner.kind == "generate" and (runner.dead or not runner.alive):
+            raise runner.dead or EngineDead("the transformers engine's thread ended; build a new one from its spec")
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
         """Load a LoRA adapter between two steps; idempotent for the same path, another path replaces it.
@@ -229,7 +226,7 @@ class TransformersEngine:
         await _to_the_end(self._load_adapter(adapter))
 
     async def _load_adapter(self, ref: AdapterRef) -> None:
-        generation, _ = self._generating()
+        generation = self._generating()
         async with self._adapter_lock:
             adapter, held = self._adapters.make(ref.name, ref.path), self._adapters.find(ref.name)
             if held is not None and held.path == adapter.path:
@@ -245,7 +242,7 @@ class TransformersEngine:
         Raises:
             AdapterNotFound: It is not loaded.
         """
-        generation, _ = self._generating()
+        generation = self._generating()
         await _to_the_end(self._retire(generation, self._adapters.remove(name)))
 
     async def _retire(self, generation: Generation, adapter: Adapter) -> None:
@@ -273,12 +270,11 @@ class TransformersEngine:
             InvalidArgument: The vectors cannot have that many dimensions.
             Cancelled: The engine was stopped.
         """
-        runner, loaded = self._started()
-        if loaded.kind != "embed":
+        embedder = self._started()
+        if embedder.kind != "embed":
             raise UnsupportedFeature(f"{self._model} generates, it does not embed", param="model")
         if adapter is not None:
             raise UnsupportedFeature("adapters are for models that generate", param="adapter")
-        embedder = cast("Embedder", runner)
         embedder.check_dimensions(dimensions)
         ids = [await self._prompts.read(prompt) for prompt in prompts]
         if too_long := next((one for one in ids if len(one) > self._context), None):

@@ -38,17 +38,19 @@ def load_error(model: str, error: Exception) -> TrunnionError:
     named = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, TrunnionError):
         return error
-    if named & _HUB or isinstance(error, OSError) or any(phrase in text for phrase in _MISSING):
-        return ModelNotFound(f"model {model!r} cannot be read: {text}", param="model")
-    if isinstance(error, ImportError):
-        return InternalError(f"the transformers engine lacks a library: {text}; `pip install 'trunnion[transformers]'`")
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
-        return ConfigError(
-            f"{model!r} and its KV cache do not fit the memory: {text}; lower num_blocks", param="num_blocks"
-        )
-    if isinstance(error, (ValueError, TypeError, KeyError, NotImplementedError, AttributeError)):
-        return ConfigError(f"transformers cannot run {model!r} as configured: {text}", param="model")
-    return InternalError(f"transformers could not start {model!r}: {type(error).__name__}: {text}")
+    if "FlashAttention" in text:
+        made: TrunnionError = ConfigError(f"flash attention cannot run here: {text}; set attention", param="attention")
+    elif named & _HUB or isinstance(error, OSError) or any(phrase in text for phrase in _MISSING):
+        made = ModelNotFound(f"model {model!r} cannot be read: {text}", param="model")
+    elif isinstance(error, ImportError):
+        made = InternalError(f"the transformers engine lacks a library: {text}; `pip install 'trunnion[transformers]'`")
+    elif isinstance(error, MemoryError) or "out of memory" in text.lower():
+        made = ConfigError(f"{model!r} and its KV cache do not fit: {text}; lower num_blocks", param="num_blocks")
+    elif isinstance(error, (ValueError, TypeError, KeyError, NotImplementedError, AttributeError)):
+        made = ConfigError(f"transformers cannot run {model!r} as configured: {text}", param="model")
+    else:
+        made = InternalError(f"transformers could not start {model!r}: {type(error).__name__}: {text}")
+    return made
 
 
 def adapter_error(name: str, path: str, error: Exception) -> TrunnionError:

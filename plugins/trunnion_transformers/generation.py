@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from trunnion.errors import EngineDead, TrunnionError
 
@@ -24,6 +24,8 @@ _ENDED: Final = "its thread ended"
 
 class Generation:
     """Hold the library's manager. Made on a worker thread, then used from one event loop, which :meth:`open` names."""
+
+    kind: Literal["generate"] = "generate"
 
     def __init__(self, loaded: Loaded, config: TransformersConfig) -> None:
         """Allocate the cache. Raises what the library raises where the model or the sizes do not suit it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -69,7 +70,7 @@ def load(model: str, config: TransformersConfig) -> Loaded:
 
     hub = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     device = _device(config, has_gpu=torch.cuda.is_available())
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, _no_progress_bar():
         described = transformers.AutoConfig.from_pretrained(path, **hub)
         kind = kind_of(path, described, config.runner)
         cls = transformers.AutoModelForCausalLM if kind == "generate" else transformers.AutoModel
@@ -90,6 +91,20 @@ def load(model: str, config: TransformersConfig) -> Loaded:
         eos=_eos(network, text) if kind == "generate" else (),
         defaults=_defaults(network),
     )
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep the library's progress bar away: it writes over what others print, and starts a thread that stays."""
+    from transformers.utils import logging as settings
+
+    shown = settings.is_progress_bar_enabled()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            settings.enable_progress_bar()
 
 
 def _device(config: TransformersConfig, *, has_gpu: bool) -> Literal["cpu", "cuda"]:

@@ -73,7 +73,7 @@ async def test_eos_ends_unless_ignored(engine):
     prompt = TextPrompt(text="<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
     ended = await first(engine, prompt, max_tokens=60, ignore_eos=False)
     assert (ended.finish_reason, ended.stop_reason) == ("stop", None)
-    assert ended.token_ids[-1] in engine._loaded.eos
+    assert ended.token_ids[-1] in engine._eos
     assert len((await first(engine, prompt, max_tokens=60)).token_ids) == 60
     late = await first(engine, prompt, max_tokens=60, ignore_eos=False, min_tokens=len(ended.token_ids) + 3)
     assert len(late.token_ids) >= len(ended.token_ids) + 3

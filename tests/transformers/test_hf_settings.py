@@ -58,7 +58,9 @@ async def test_the_sizes_are_the_library_s(model):
 
         engine._runner._manager.scheduler.schedule_batch = watched
         prompt = TokensPrompt(token_ids=list(range(5, 105)))
-        await asyncio.gather(*(first(engine, prompt, max_tokens=3) for _ in range(5)))
+        await asyncio.gather(
+            first(engine, prompt, max_tokens=3), *(first(engine, "Hi", max_tokens=20) for _ in range(5))
+        )
         assert max(map(sum, batches)) == 24
         assert max(map(len, batches)) == 3
 
@@ -175,7 +177,7 @@ async def test_code_that_comes_with_a_model_runs_only_if_trusted(model, tmp_path
     with pytest.raises(ConfigError, match="trust_remote_code"):
         await TransformersEngine(str(path), config()).start()
     async with Opened(path, trust_remote_code=True) as engine:
-        assert type(engine._loaded.model).__name__ == "OwnLM"
+        assert type(engine._runner._manager.model).__name__ == "OwnLM"
         assert engine.info.tokenizer.trust_remote_code
 
 

@@ -33,7 +33,7 @@ async def test_stop_lets_short_requests_end_and_gives_up_long_ones(own):
     before = threads()
     await own.start()
     assert len(threads()) == len(before) + 1
-    model = weakref.ref(own._loaded.model)
+    model = weakref.ref(own._runner._manager.model)
     short = own.generate(ask(max_tokens=20))
     await anext(short)
     waiting = [asyncio.create_task(collect(own.generate(ask(max_tokens=480)))) for _ in range(2)]
@@ -127,7 +127,7 @@ async def test_the_heap_is_frozen_while_it_runs(model):
         (None, {"device": "cuda"}, ConfigError, "device"),
         (None, {"adapters": {"a": "/nowhere"}}, ConfigError, "adapters.a"),
         (None, {"num_blocks": 10**9}, ConfigError, "num_blocks"),
-        (None, {"attention": "flash_attention_2"}, ConfigError, None),
+        (None, {"attention": "flash_attention_2"}, ConfigError, "attention"),
     ],
 )
 async def test_what_cannot_start_says_why(model, model_name, values, error, param):
