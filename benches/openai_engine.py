@@ -39,7 +39,7 @@ from trunnion_openai.config import OpenAIConfig
 from trunnion_openai.engine import OpenAIEngine
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
-HTTP = importlib.import_module(openai.Timeout.__module__.partition(".")[0])
+HTTP = importlib.import_module(openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
 MESSAGES = ({"role": "user", "content": "About the sea."},)
 BODY = {"model": "m", "messages": list(MESSAGES), "stream": True, "stream_options": {"include_usage": True}}
 

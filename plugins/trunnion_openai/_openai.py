@@ -1,0 +1,107 @@
+"""Touch the openai package, and the HTTP library under it: httpx for openai 2, httpx2 for openai 3. In one module.
+
+The client builds and sends requests; answers are read as bytes. An answer as one of the package's own objects would
+cost several times what the network does, per event.
+"""
+
+from __future__ import annotations
+
+import importlib
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+
+import openai
+
+from trunnion.errors import ConfigError, InternalError, InvalidArgument, Transient, TrunnionError
+
+from .config import OpenAIConfig
+from .errors import complaint, status_error
+from .retry import retry_after, should_retry
+
+# The class that openai's own client derives from is httpx's, or httpx2's.
+_http: Any = importlib.import_module(openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
+OMIT: Final[Any] = openai.Omit()
+"""As the value of a header: do not send it."""
+VERSION: Final = str(openai.__version__)
+
+
+def make_http(config: OpenAIConfig) -> Any:
+    """Return the one HTTP client, with a pool as large as the requests in flight."""
+    return openai.DefaultAsyncHttpxClient(
+        limits=_http.Limits(
+            max_connections=config.max_concurrency,
+            max_keepalive_connections=config.max_concurrency,
+            keepalive_expiry=config.keepalive,
+        ),
+        timeout=_timeout(config),
+        follow_redirects=False,  # a POST would be repeated as a GET
+    )
+
+
+def _timeout(config: OpenAIConfig) -> Any:
+    return _http.Timeout(config.read_timeout, connect=config.connect_timeout, pool=None)
+
+
+def make_client(url: str, http: Any, key: str | None, config: OpenAIConfig) -> Any:
+    """Return a client for one address over the shared HTTP client."""
+    return openai.AsyncOpenAI(
+        base_url=url, api_key=key or "none", http_client=http, timeout=_timeout(config), max_retries=0
+    )
+
+
+async def post(client: Any, path: str, body: Mapping[str, Any], headers: Mapping[str, Any]) -> Any:
+    """Send a request and return the answer once its headers are there; its body is not read yet."""
+    options = {"headers": headers}
+    return await client.post(
+        path, body=body, cast_to=_http.Response, stream=True, stream_cls=openai.AsyncStream, options=options
+    )
+
+
+async def get(client: Any, path: str, headers: Mapping[str, Any], timeout: float) -> Any:  # noqa: ASYNC109 - httpx's
+    """Ask for something and return the answer with its body."""
+    return await client.get(path, cast_to=_http.Response, options={"headers": headers, "timeout": timeout})
+
+
+def timed_out(error: TimeoutError) -> Exception:
+    """Return what the HTTP client would raise for the same."""
+    made: Exception = _http.ReadTimeout("no answer in time")
+    made.__cause__ = error
+    return made
+
+
+def failure(error: Exception, where: str, *, adapter: str | None = None) -> TrunnionError:
+    """Return the error of the tree for what the client raised; one of the tree comes back as it is."""
+    if isinstance(error, TrunnionError):
+        return error
+    if isinstance(error, openai.APIStatusError):
+        headers = error.response.headers
+        said = complaint(error.body, retry_after=retry_after(headers), should_retry=should_retry(headers))
+        return status_error(error.status_code, said, where=where, adapter=adapter)
+    broken = _broken(error.__cause__ if isinstance(error, openai.APIConnectionError) else error, where)
+    if broken is not None:
+        return broken
+    if isinstance(error, (TypeError, ValueError)):
+        return InvalidArgument(f"the request cannot be written as JSON: {error}")
+    return InternalError(f"{where} failed: {type(error).__name__}: {error}")
+
+
+def _broken(cause: BaseException | None, where: str) -> TrunnionError | None:
+    """Return the error for a connection that was not made, or broke; None for anything else."""
+    if isinstance(cause, _http.TimeoutException):
+        return Transient(f"{where} gave no sign in time ({type(cause).__name__}); see connect_timeout and read_timeout")
+    if isinstance(cause, (_http.UnsupportedProtocol, _http.LocalProtocolError, _http.InvalidURL)):
+        return ConfigError(f"nothing can be sent to {where}: {cause}", param="base_url")
+    if isinstance(cause, _http.ConnectError):
+        return Transient(f"nobody answers at {where} ({cause}); start the endpoint, or correct base_url")
+    if isinstance(cause, (_http.HTTPError, OSError, ssl.SSLError, EOFError)):
+        return Transient(f"{where} broke the connection: {type(cause).__name__}: {cause}")
+    return None
+
+
+def lost(error: Exception) -> bool:
+    """Tell whether the connection was not made, or broke: another address may do better."""
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    if isinstance(cause, _http.TimeoutException):
+        return isinstance(cause, _http.ConnectTimeout)
+    return isinstance(cause, (_http.NetworkError, _http.RemoteProtocolError, OSError))

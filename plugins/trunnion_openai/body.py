@@ -1,0 +1,234 @@
+"""Write the body of a request, in the words of the chat or of the completions API. Nothing is left out in silence."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from trunnion.errors import InvalidArgument, UnsupportedFeature
+from trunnion.formats import Choice, Grammar, JsonObject, JsonSchema, OutputFormat, Regex
+from trunnion.requests import GenerateRequest, MediaPart, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
+
+from .capabilities import Dialect
+
+# Fields that bear the same name on the wire; None and () leave the endpoint's own default.
+_SAME: Final = (
+    "temperature",
+    "top_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "top_k",
+    "min_p",
+    "min_tokens",
+    "repetition_penalty",
+    "prompt_logprobs",
+)
+_OWN: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n", "max_tokens"})
+"""What ``extra_body`` and ``extra["openai"]`` may not hold, because the request says it otherwise."""
+_MEDIA_PARTS: Final = {"image_url": "image", "input_audio": "audio", "audio_url": "audio", "video_url": "video"}
+
+
+class WireRequest(NamedTuple):
+    """Hold what is sent: the API's path below base_url, the body, and whether the answer is a stream."""
+
+    path: str
+    body: dict[str, Any]
+    stream: bool
+    chat: bool
+
+
+class BodyWriter:
+    """Write bodies for one endpoint. Shared by all its requests."""
+
+    def __init__(self, model: str, dialect: Dialect, *, stream_usage: bool, extra: Mapping[str, Any]) -> None:
+        self._model = model
+        self._dialect = dialect
+        self._stream_usage = stream_usage
+        self._extra = checked_extra(extra, "extra_body")
+
+    def write(self, request: GenerateRequest) -> WireRequest:
+        """Return the request on the wire.
+
+        Raises:
+            UnsupportedFeature: A field has no place in this API or dialect; ``param`` names it.
+            InvalidArgument: ``extra["openai"]`` holds what the request says otherwise.
+        """
+        sampling = request.sampling
+        # vLLM refuses prompt_logprobs for streams; the answer comes whole, whatever delivery was asked for.
+        stream = request.delivery == "delta" and sampling.prompt_logprobs is None
+        body: dict[str, Any] = {"model": request.adapter or self._model}
+        chat = isinstance(request.prompt, MessagesPrompt)
+        if chat:
+            self._chat(request, request.prompt, body)  # type: ignore[arg-type]
+        else:
+            self._completion(request, body)
+        self._sampling(sampling, body)
+        if request.output_format is not None:
+            _write_format(request.output_format, body)
+        if request.priority:
+            body["priority"] = request.priority
+        if request.cache_salt is not None:
+            body["cache_salt"] = request.cache_salt
+        if stream:
+            body["stream"] = True
+            if self._stream_usage:
+                body["stream_options"] = {"include_usage": True}
+        if self._extra:
+            body = {**self._extra, **body}
+        if request.extra:
+            body.update(checked_extra(request.extra.get("openai", {}), "extra.openai"))
+        return WireRequest("/chat/completions" if chat else "/completions", body, stream, chat)
+
+    def _chat(self, request: GenerateRequest, prompt: MessagesPrompt, body: dict[str, Any]) -> None:
+        body["messages"] = _with_media(prompt.messages, request.media) if request.media else list(prompt.messages)
+        if not prompt.add_generation_prompt:
+            self._extra_field("add_generation_prompt", value=False, body=body)
+        if prompt.continue_final_message:
+            self._extra_field("continue_final_message", value=True, body=body)
+        if prompt.chat_template is not None:
+            self._extra_field("chat_template", value=prompt.chat_template, body=body)
+        if prompt.chat_template_kwargs:
+            self._extra_field("chat_template_kwargs", value=dict(prompt.chat_template_kwargs), body=body)
+        if request.tools:
+            body["tools"] = list(request.tools)
+        if request.tool_choice is not None:
+            body["tool_choice"] = request.tool_choice
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+        sampling = request.sampling
+        if sampling.max_tokens is not None:
+            # OpenAI's newer models refuse max_tokens; everyone else knows it, and not all its newer name.
+            body["max_completion_tokens" if self._dialect == "openai" else "max_tokens"] = sampling.max_tokens
+        if sampling.logprobs is not None:
+            body["logprobs"] = True
+            body["top_logprobs"] = sampling.logprobs
+
+    def _completion(self, request: GenerateRequest, body: dict[str, Any]) -> None:
+        prompt = request.prompt
+        if isinstance(prompt, TextPrompt):
+            body["prompt"] = prompt.text
+            if not prompt.add_special_tokens:
+                self._extra_field("add_special_tokens", value=False, body=body)
+        elif isinstance(prompt, TokensPrompt):
+            body["prompt"] = list(prompt.token_ids)
+        for name in ("tools", "tool_choice", "media"):
+            if getattr(request, name):
+                raise UnsupportedFeature(f"the completions API has no {name}; send messages", param=name)
+        if self._dialect == "openai" and request.output_format is not None:
+            raise UnsupportedFeature(
+                "OpenAI's completions API has no output format; send messages", param="output_format"
+            )
+        sampling = request.sampling
+        if sampling.max_tokens is not None:
+            body["max_tokens"] = sampling.max_tokens
+        elif self._dialect == "vllm":
+            body["max_tokens"] = None  # up to the end of the context; left out it would be 16
+        else:
+            raise InvalidArgument(
+                "the completions API ends after 16 tokens where max_tokens is not set; set it, or send messages",
+                param="max_tokens",
+            )
+        if sampling.logprobs is not None:
+            body["logprobs"] = sampling.logprobs
+
+    def _extra_field(self, name: str, *, value: object, body: dict[str, Any]) -> None:
+        if self._dialect == "openai":
+            message = f"{name} is no field of OpenAI's API; set dialect to what the endpoint is"
+            raise UnsupportedFeature(message, param=name)
+        body[name] = value
+
+    @staticmethod
+    def _sampling(sampling: SamplingParams, body: dict[str, Any]) -> None:
+        for name in _SAME:
+            value = getattr(sampling, name)
+            if value is not None:
+                body[name] = value
+        if sampling.n != 1:
+            body["n"] = sampling.n
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.stop_token_ids:
+            body["stop_token_ids"] = list(sampling.stop_token_ids)
+        if sampling.include_stop_str_in_output:
+            body["include_stop_str_in_output"] = True
+        if sampling.ignore_eos:
+            body["ignore_eos"] = True
+        if not sampling.skip_special_tokens:
+            body["skip_special_tokens"] = False
+        if sampling.logit_bias:
+            body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+
+
+def checked_extra(extra: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return further fields of the body. Raises :class:`InvalidArgument` for those that the request itself holds."""
+    for name in extra:
+        if name in _OWN or not isinstance(name, str):
+            raise InvalidArgument(
+                f"{where} may not hold {name!r}; the request has a field of its own for it", param=f"{where}.{name}"
+            )
+    return dict(extra)
+
+
+def _write_format(wanted: OutputFormat, body: dict[str, Any]) -> None:
+    """Write the output format: OpenAI's response_format, or vLLM's structured_outputs."""
+    match wanted:
+        case JsonObject():
+            body["response_format"] = {"type": "json_object"}
+        case JsonSchema(schema=schema, name=name, strict=strict):
+            held = {"name": name, "schema": dict(schema), "strict": strict}
+            body["response_format"] = {"type": "json_schema", "json_schema": held}
+        case Regex(pattern=pattern):
+            body["structured_outputs"] = {"regex": pattern}
+        case Choice(choices=choices):
+            body["structured_outputs"] = {"choice": list(choices)}
+        case Grammar(grammar=grammar):
+            body["structured_outputs"] = {"grammar": grammar}
+
+
+def _with_media(messages: Sequence[Mapping[str, Any]], media: tuple[MediaPart, ...]) -> list[Any]:
+    """Return the messages with the media in them: as they are if they hold them, else before the last user's text."""
+    held = [
+        _MEDIA_PARTS[part["type"]]
+        for message in messages
+        if isinstance(content := message.get("content"), list)
+        for part in content
+        if isinstance(part, Mapping) and part.get("type") in _MEDIA_PARTS
+    ]
+    if held == [part.type for part in media]:
+        return list(messages)
+    users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    if held or not users:
+        raise InvalidArgument(
+            f"the messages hold {len(held)} media parts and the request {len(media)}; put each in the messages, or "
+            "leave all out of them: they are then added to the last user's message",
+            param="media",
+        )
+    made = list(messages)
+    last = dict(made[users[-1]])
+    content = last.get("content")
+    text = list(content) if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+    last["content"] = [*(_WRITERS[part.type](part) for part in media), *text]
+    made[users[-1]] = last
+    return made
+
+
+def _url(part: MediaPart, default: str) -> str:
+    if part.url is not None:
+        return part.url
+    return f"data:{part.mime_type or default};base64,{base64.b64encode(part.data or b'').decode()}"
+
+
+def _audio(part: MediaPart) -> dict[str, Any]:
+    if part.data is None:
+        return {"type": "audio_url", "audio_url": {"url": part.url}}
+    kind = (part.mime_type or "audio/wav").partition("/")[2]
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(part.data).decode(), "format": kind}}
+
+
+_WRITERS: Final[dict[str, Callable[[MediaPart], dict[str, Any]]]] = {
+    "image": lambda part: {"type": "image_url", "image_url": {"url": _url(part, "image/png")}},
+    "video": lambda part: {"type": "video_url", "video_url": {"url": _url(part, "video/mp4")}},
+    "audio": _audio,
+}

@@ -1,0 +1,267 @@
+"""Run requests on OpenAI-compatible endpoints, many at once over one connection pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from trunnion.engine import Embedding, EngineInfo, LoadReport
+from trunnion.errors import ConfigError, EngineDead, InternalError, TrunnionError
+from trunnion.events import GenerateEvent
+from trunnion.requests import GenerateRequest, Prompt
+
+from .body import BodyWriter, WireRequest
+from .config import OpenAIConfig
+from .flight import Flight
+
+if TYPE_CHECKING:
+    from .endpoints import Attempts, Endpoint
+    from .http import Http
+
+T = TypeVar("T")
+_PATIENCE: Final = 2.0
+"""Seconds granted to requests that were ended by ``stop()``."""
+
+
+class OpenAIEngine:
+    """Mount an endpoint. The openai package is imported by ``start()``, not before.
+
+    Streams are read as bytes and decoded into structs; see :mod:`trunnion_openai.events`.
+    """
+
+    def __init__(self, model: str | None, config: OpenAIConfig | None = None) -> None:
+        """Keep what to connect to; nothing is opened."""
+        self._model = model or ""
+        self._config = OpenAIConfig() if config is None else config
+        self._http: Http | None = None
+        self._writer: BodyWriter | None = None
+        self._gate = asyncio.Semaphore(self._config.max_concurrency)
+        self._flights: set[Flight] = set()
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._started = False
+        self._stopping = False
+
+    async def start(self) -> EngineInfo:
+        """Open the client and look at the endpoints.
+
+        Raises:
+            ConfigError: A variable that is to hold a secret is not set, or the address is none of such an API.
+            Transient: Nobody answers within ``startup_timeout``.
+            AuthenticationFailed: The key is missing or wrong.
+            ModelNotFound: The endpoint lists its models, and this one is not among them.
+        """
+        if self._started or self._stopping:
+            raise ConfigError("this engine was started or stopped before; build a new one from its spec")
+        self._started = True
+        from .describe import describe
+        from .http import Http
+
+        config = self._config
+        self._http = Http(config)
+        found = await self._http.look(self._model)
+        self._model = found.model
+        self._writer = BodyWriter(found.model, found.dialect, stream_usage=config.stream_usage, extra=config.extra_body)
+        return describe(found, config)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """Yield the events of a stream; with delivery "final" a single one.
+
+        A request that fails in a way that may pass is sent again, to another address where there is one, as long as
+        nothing of it was yielded.
+
+        Raises:
+            UnsupportedFeature, InvalidArgument: A field has no place in the API, or the endpoint refuses it.
+            Overloaded, Transient: The endpoint refused or failed, and so did the repetitions.
+            DeadlineExceeded: ``total_timeout`` is over.
+            Cancelled: The engine was stopped.
+        """
+        http = self._ready()
+        assert self._writer is not None  # set by start(), as the other
+        wire = self._writer.write(request)
+        headers = {"X-Client-Request-Id": request.request_id, **(request.trace or {})}
+        flight = Flight(self._config.total_timeout)
+        async with self._admitted(flight):
+            attempts = http.attempts(request.deadline)
+            if not wire.stream:
+                yield await self._exchange(http, flight, attempts, wire, headers, request)
+                return
+            while True:
+                endpoint = attempts.next()
+                yielded = False
+                try:
+                    async with contextlib.aclosing(http.stream(endpoint, flight, wire, headers, request)) as events:
+                        async for event in events:
+                            yielded = True
+                            yield event
+                except Exception as error:  # noqa: BLE001 - mapped, and raised unless it is sent again
+                    failure = http.failure(error, endpoint, request.adapter)
+                    if yielded:
+                        raise failure from _original(error, failure)
+                    seconds = _wait(attempts, endpoint, failure, error)
+                else:
+                    return
+                await flight.wait(asyncio.sleep, seconds)
+
+    async def _exchange(  # noqa: PLR0917 - the parts of one request
+        self,
+        http: Http,
+        flight: Flight,
+        attempts: Attempts,
+        wire: WireRequest,
+        headers: Mapping[str, str],
+        request: GenerateRequest,
+    ) -> GenerateEvent:
+        def read(data: bytes, where: str) -> GenerateEvent:
+            return http.reader(request, wire, where).whole(data)
+
+        return await self._whole(http, flight, attempts, wire, headers, read, request.adapter)
+
+    async def _whole(  # noqa: PLR0917 - the parts of one request
+        self,
+        http: Http,
+        flight: Flight,
+        attempts: Attempts,
+        wire: WireRequest,
+        headers: Mapping[str, Any],
+        read: Callable[[bytes, str], T],
+        adapter: str | None = None,
+    ) -> T:
+        """Send a request whose answer is one body, again where that may help, and return what ``read`` makes of it."""
+        while True:
+            endpoint = attempts.next()
+            try:
+                data = await flight.wait(http.whole, endpoint, wire, headers)
+                return read(data, endpoint.url + wire.path)
+            except Exception as error:  # noqa: BLE001 - mapped, and raised unless it is sent again
+                failure = http.failure(error, endpoint, adapter)
+                seconds = _wait(attempts, endpoint, failure, error)
+            await flight.wait(asyncio.sleep, seconds)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, flight: Flight) -> AsyncIterator[None]:
+        """Hold one of the places of requests in flight; ``stop()`` ends those that wait for one as well."""
+        self._flights.add(flight)
+        self._idle.clear()
+        try:
+            await flight.wait(self._gate.acquire)
+            self._running += 1
+            try:
+                yield
+            finally:
+                self._running -= 1
+                self._gate.release()
+        finally:
+            self._flights.discard(flight)
+            if not self._flights:
+                self._idle.set()
+
+    async def embed(
+        self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
+    ) -> list[Embedding]:
+        """Return one embedding per prompt, in order; the endpoint's count of tokens is shared out by length.
+
+        Raises:
+            UnsupportedFeature: The endpoint makes no embeddings, or a prompt is a conversation.
+        """
+        from .embedding import inputs, read_embeddings
+
+        http = self._ready()
+        batches = inputs(prompts, self._config.embedding_batch)
+
+        async def one(indexes: Sequence[int], values: list[Any]) -> list[tuple[int, Embedding]]:
+            body: dict[str, Any] = {"model": adapter or self._model, "input": values, "encoding_format": "float"}
+            if dimensions is not None:
+                body["dimensions"] = dimensions
+            wire = WireRequest("/embeddings", body, stream=False, chat=False)
+            flight = Flight(self._config.total_timeout)
+
+            def read(data: bytes, where: str) -> list[Embedding]:
+                return read_embeddings(data, values, where)
+
+            async with self._admitted(flight):
+                found = await self._whole(http, flight, http.attempts(None), wire, {}, read, adapter)
+            return list(zip(indexes, found, strict=True))
+
+        tasks = [asyncio.ensure_future(one(*batch)) for batch in batches]
+        try:
+            pairs = [pair for done in await asyncio.gather(*tasks) for pair in done]
+        finally:
+            for task in tasks:  # where one failed, the others are given up
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return [embedding for _, embedding in sorted(pairs, key=lambda pair: pair[0])]
+
+    async def relay(self, body: Any, *, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        """Post a body as it is, and return the JSON of the answer; retried as any request.
+
+        Raises:
+            TrunnionError: An error status, whatever its body; or an answer that is no JSON.
+        """
+        from .http import canonical
+        from .wire import any_decoder, decode
+
+        http = self._ready()
+        flight = Flight(self._config.total_timeout)
+
+        def read(data: bytes, where: str) -> Any:
+            return decode(any_decoder, data, where)
+
+        async with self._admitted(flight):
+            wire = WireRequest(path, body, stream=False, chat=False)
+            return await self._whole(http, flight, http.attempts(None), wire, canonical(headers or {}), read)
+
+    def _ready(self) -> Http:
+        if self._stopping:
+            raise EngineDead("the engine was stopped; build a new one from its spec")
+        if self._http is None or self._writer is None:
+            raise InternalError("the engine was not started; await start() first")
+        return self._http
+
+    def load(self) -> LoadReport:
+        """Return this engine's own requests; what others send to the endpoint is not known here."""
+        return LoadReport(
+            running=self._running,
+            waiting=len(self._flights) - self._running,
+            timestamp=time.monotonic(),
+            capacity=self._config.max_concurrency,
+        )
+
+    async def check_health(self) -> None:
+        """Return if an endpoint answers. Raises :class:`EngineDead` otherwise."""
+        http = self._ready()
+        await http.check_health()
+
+    async def stop(self, *, drain: float = 0.0) -> None:
+        """Take no more, wait up to ``drain`` seconds for requests in flight, then end them with Cancelled."""
+        self._stopping = True
+        if drain > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain):
+                    await self._idle.wait()
+        for flight in tuple(self._flights):
+            flight.stop()
+        with contextlib.suppress(TimeoutError):  # whoever holds a stream without reading it never ends
+            async with asyncio.timeout(_PATIENCE if self._running else 0.1):
+                await self._idle.wait()
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+
+def _original(error: Exception, failure: TrunnionError) -> BaseException | None:
+    return error.__cause__ if error is failure else error
+
+
+def _wait(attempts: Attempts, endpoint: Endpoint, failure: TrunnionError, error: Exception) -> float:
+    """Return the seconds until the next attempt. Raises the failure, ``from`` the original, if there is none."""
+    from ._openai import lost
+
+    try:
+        return attempts.wait(endpoint, failure, lost=lost(error))
+    except TrunnionError:
+        raise failure from _original(error, failure)
