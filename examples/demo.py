@@ -39,14 +39,20 @@ HAIKU = [
 
 
 def choose_engine() -> tuple[str, str | None, dict[str, object]]:
-    """Return engine, model and configuration: vLLM where it can run, the simulator otherwise."""
+    """Return engine, model and configuration: vLLM where it can run, else the best there is, else the simulator."""
     try:
         trunnion.get_registry().engine("vllm")
     except PluginError as error:
         console.print(f"[yellow]vLLM cannot run here ({error}).")
+    else:
+        return "vllm", str(model_path()), {"adapters": ADAPTERS, "max_model_len": 1024, "enforce_eager": True}
+    try:
+        choice = trunnion.choose_engine(str(model_path()), adapters=ADAPTERS)
+    except PluginError:
         console.print("[yellow]The simulated engine takes its place: its words mean nothing, the way is the same.")
         return "sim", None, {"adapters": list(ADAPTERS)}
-    return "vllm", str(model_path()), {"adapters": ADAPTERS, "max_model_len": 1024, "enforce_eager": True}
+    console.print(f"[yellow]{choice.engine} takes its place: {choice.reason}.")
+    return choice.engine, str(model_path()), {"adapters": ADAPTERS}
 
 
 def free_port() -> int:

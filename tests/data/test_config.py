@@ -34,6 +34,11 @@ def test_too_few_blocks_in_flight_are_warned_of(caplog):
     assert "max_tasks_in_flight_per_actor" in caplog.text
 
 
+def test_an_engine_is_chosen_where_none_is_named():
+    spec = ProcessorConfig(model="demo", config={"base_url": "http://localhost:1/v1"}).pipeline_spec()
+    assert spec.engine.engine == "openai"
+
+
 def test_unknown_fields_are_refused():
     with pytest.raises(ValidationError, match="batchsize"):
         ProcessorConfig(engine="sim", batchsize=3)

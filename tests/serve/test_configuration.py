@@ -77,6 +77,11 @@ def test_adapters_take_the_form_the_engine_knows():
     assert paths["adapters"] == {"a": "/x"}
 
 
+def test_an_engine_is_chosen_where_none_is_named():
+    chosen = pipeline_spec(ModelConfig(name="m", model="demo", config={"base_url": "http://localhost:1/v1"})).engine
+    assert chosen.engine == "openai"
+
+
 def test_the_plugin_policy_of_the_driver_crosses():
     spec = pipeline_spec(ModelConfig(name="m", engine="sim"))
     assert spec.policy == trunnion.get_registry().policy

@@ -5,22 +5,22 @@ of today, so that a program written for it runs with its import line changed.
 """
 
 from .build import build_llm_processor, build_processor
+from .call_processor import CallProcessor
 from .config import ProcessorConfig
 from .failures import find_error
 from .processor import Processor
+from .ray_calls import HttpRequestProcessorConfig, HttpRequestStageConfig, ServeDeploymentProcessorConfig
 from .ray_llm import (
     ChatTemplateStageConfig,
     DetokenizeStageConfig,
-    HttpRequestProcessorConfig,
-    HttpRequestStageConfig,
     PrepareMultimodalStageConfig,
-    ServeDeploymentProcessorConfig,
     SGLangEngineProcessorConfig,
     TokenizerStageConfig,
     vLLMEngineProcessorConfig,
 )
 
 __all__ = [
+    "CallProcessor",
     "ChatTemplateStageConfig",
     "DetokenizeStageConfig",
     "HttpRequestProcessorConfig",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from trunnion.errors import ConfigError
 
+from .call_processor import CallProcessor
 from .config import ProcessorConfig
 from .failures import RowFunction
 from .processor import Processor, make_processor
+from .ray_calls import HttpRequestProcessorConfig, ServeDeploymentProcessorConfig, call_processor
 from .ray_dialect import RayDialect
 from .ray_fields import translate
 from .ray_llm import vLLMEngineProcessorConfig
@@ -17,18 +19,41 @@ from .ray_llm import vLLMEngineProcessorConfig
 _BUILDER: Final = "chat_template_kwargs"
 
 
-def build_processor(  # noqa: PLR0917 - the order of ray.data.llm
+@overload
+def build_processor(
     config: ProcessorConfig | vLLMEngineProcessorConfig,
+    preprocess: RowFunction | None = ...,
+    postprocess: RowFunction | None = ...,
+    preprocess_map_kwargs: Mapping[str, Any] | None = ...,
+    postprocess_map_kwargs: Mapping[str, Any] | None = ...,
+    builder_kwargs: Mapping[str, Any] | None = ...,
+) -> Processor: ...
+
+
+@overload
+def build_processor(
+    config: HttpRequestProcessorConfig | ServeDeploymentProcessorConfig,
+    preprocess: RowFunction | None = ...,
+    postprocess: RowFunction | None = ...,
+    preprocess_map_kwargs: Mapping[str, Any] | None = ...,
+    postprocess_map_kwargs: Mapping[str, Any] | None = ...,
+    builder_kwargs: Mapping[str, Any] | None = ...,
+) -> CallProcessor: ...
+
+
+def build_processor(  # noqa: PLR0917 - the order of ray.data.llm
+    config: ProcessorConfig | vLLMEngineProcessorConfig | HttpRequestProcessorConfig | ServeDeploymentProcessorConfig,
     preprocess: RowFunction | None = None,
     postprocess: RowFunction | None = None,
     preprocess_map_kwargs: Mapping[str, Any] | None = None,
     postprocess_map_kwargs: Mapping[str, Any] | None = None,
     builder_kwargs: Mapping[str, Any] | None = None,
-) -> Processor:
+) -> Processor | CallProcessor:
     """Return a processor: a callable from dataset to dataset that answers every row.
 
     With :class:`ProcessorConfig` the output columns are :data:`trunnion.rows.OUTPUT_COLUMNS`; with a configuration
-    mirrored from ``ray.data.llm`` they are Ray's.
+    mirrored from ``ray.data.llm`` they are Ray's. Rows that are calls (:class:`HttpRequestProcessorConfig`,
+    :class:`ServeDeploymentProcessorConfig`) bring ``payload``, or ``method`` and ``request_kwargs``.
 
     Args:
         config: What answers the rows, and how they are fed to it.
@@ -50,13 +75,19 @@ def build_processor(  # noqa: PLR0917 - the order of ray.data.llm
     if unknown:
         message = f"builder_kwargs takes {_BUILDER} alone, not {unknown[0]!r}; give the others by name"
         raise ConfigError(message, param=f"builder_kwargs.{unknown[0]}")
+    if isinstance(config, HttpRequestProcessorConfig | ServeDeploymentProcessorConfig):
+        if given:
+            raise ConfigError("builder_kwargs are for engines with a chat template", param="builder_kwargs")
+        return call_processor(
+            config, preprocess, postprocess, before=preprocess_map_kwargs, after=postprocess_map_kwargs
+        )
     dialect = None
     if isinstance(config, vLLMEngineProcessorConfig):
         translation = translate(config)
         dialect = RayDialect(keep_detokenize=translation.detokenize_asked)
         config = ProcessorConfig(**translation.config)
     elif not isinstance(config, ProcessorConfig):
-        raise ConfigError(f"config must be a ProcessorConfig or a vLLMEngineProcessorConfig, not {config!r}")
+        raise ConfigError(f"config must be a ProcessorConfig or one that mirrors ray.data.llm, not {config!r}")
     if given.get(_BUILDER) and not config.chat_template_kwargs:
         config = config.model_copy(update={_BUILDER: dict(given[_BUILDER])})
     return make_processor(

@@ -49,7 +49,7 @@ class Processor:
         if self.after:
             job = replace(job, postprocess=None)
         if config.split_blocks:
-            dataset = _split(dataset, config.batch_size)
+            dataset = split(dataset, config.batch_size)
         # A block that is taken whole lets a limit pass to the rows before it. With GPUs, Ray Data wants a number.
         whole = config.split_blocks and not self.placed.get("num_gpus")
         low, high = config.replicas
@@ -94,7 +94,7 @@ class Processor:
         )
 
 
-def _split(dataset: Dataset, rows: int) -> Dataset:
+def split(dataset: Dataset, rows: int) -> Dataset:
     """Cut a dataset into blocks of so many rows: a block is answered whole before any row of it comes out."""
     if "strict" in inspect.signature(dataset.repartition).parameters:
         return dataset.repartition(target_num_rows_per_block=rows, strict=True)

@@ -130,24 +130,6 @@ class SGLangEngineProcessorConfig(_Refused):
     reason = "no engine plugin mounts SGLang; use ProcessorConfig(engine=...) with one that `trunnion plugins list` has"
 
 
-class HttpRequestProcessorConfig(_Refused):
-    """Refuse: rows that are HTTP requests come with the engine for HTTP endpoints."""
-
-    reason = "no engine plugin sends HTTP requests yet; use ProcessorConfig(engine=...) with an engine in process"
-
-
-class ServeDeploymentProcessorConfig(_Refused):
-    """Refuse: rows for a Serve deployment come with the engine for HTTP endpoints."""
-
-    reason = "rows cannot be sent to a Serve deployment yet; use ProcessorConfig(engine=...) with an engine in process"
-
-
-class HttpRequestStageConfig(_Refused):
-    """Refuse, as :class:`HttpRequestProcessorConfig`."""
-
-    reason = HttpRequestProcessorConfig.reason
-
-
 def stage_of(name: str, value: Any, cls: type[_StageConfig]) -> _StageConfig:
     """Return a stage's configuration given as bool, dict or object. Raises :class:`ConfigError` otherwise."""
     if isinstance(value, bool):

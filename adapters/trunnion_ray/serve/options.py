@@ -6,8 +6,8 @@ from typing import Any
 
 from trunnion.registry import Registry, get_registry
 from trunnion.spec import Bundle, PipelineSpec, StageSpec
-
 from trunnion_ray.machine import cluster
+
 from .config import ModelConfig
 
 
