@@ -2,7 +2,11 @@
 
 import os
 import socket
+import subprocess
 import sys
+import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -49,3 +53,51 @@ def serve_session(ray_session):
         yield f"http://127.0.0.1:{port}"
     finally:
         serve.shutdown()
+
+
+@pytest.fixture(scope="session")
+def vllm_url():
+    """Run vLLM's own server on the demo model, adapters included; yield the base URL."""
+    pytest.importorskip("vllm")
+    from trunnion_demo import adapter_paths, model_path
+
+    port = free_port()
+    settings = {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_path()),
+        "--served-model-name", "demo", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager",
+        "--max-model-len", "1024", "--enable-lora", "--max-loras", "3", "--max-lora-rank", "16",
+        "--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--disable-log-stats",
+        "--lora-modules", *(f"{name}={path}" for name, path in adapter_paths().items()),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, env={**settings, **os.environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines = []
+    threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True).start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 240
+        while True:
+            assert process.poll() is None, "".join(lines[-40:])
+            assert time.monotonic() < end, "".join(lines[-40:])
+            try:
+                with urllib.request.urlopen(f"{url}/health", timeout=2):
+                    break
+            except OSError:
+                time.sleep(0.5)
+        yield f"{url}/v1"
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -46,11 +46,13 @@ def statements(source: str) -> list[str]:
     return kept
 
 
-@pytest.mark.parametrize(("index", "example"), [(1, "batch.py"), (2, "serving.py")])
+@pytest.mark.parametrize(("index", "example"), [(1, "batch.py"), (2, "serving.py"), (3, "endpoint.py")])
 def test_the_programs_are_the_examples(index: int, example: str) -> None:
     source = (ROOT / "examples" / example).read_text(encoding="utf-8").replace("MODEL", "'./demo-model'", 0)
     in_example = {
-        s.replace("model=MODEL", "model='./demo-model'").replace("model_source=MODEL", "model_source='./demo-model'")
+        s.replace("model=MODEL", "model='./demo-model'")
+        .replace("model_source=MODEL", "model_source='./demo-model'")
+        .replace("BASE_URL", "'http://localhost:8000/v1'")
         for s in statements(source)
     }
     for statement in statements(code_blocks()[index]):

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-import trunnion
 from trunnion import GenerateRequest, MessagesPrompt, SamplingParams, SyncPipeline
-from trunnion_demo import PROMPTS, model_path
+from trunnion_demo import PROMPTS
 from trunnion_http import PipelineModel, create_app, make_server
 
-from .engines import ADAPTERS, CASES, EngineCase
+from .engines import ADAPTERS, EngineCase
 
 pytestmark = pytest.mark.engine
 
@@ -35,17 +34,6 @@ def visible(text: str | None, calls: list[tuple[str, str]]) -> str:
         for name, arguments in calls
     ]
     return "\n".join([*([text.strip()] if text and text.strip() else []), *blocks])
-
-
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.engine)
-def case(request: pytest.FixtureRequest) -> EngineCase:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def pipeline(case: EngineCase) -> Iterator[SyncPipeline]:
-    with SyncPipeline(trunnion.engine_spec(case.engine, str(model_path()), case.config)) as pipeline:
-        yield pipeline
 
 
 @pytest.mark.parametrize("delivery", ["delta", "final"])
@@ -133,7 +121,7 @@ def test_in_a_batch(case: EngineCase, ray_session: None) -> None:
         for number, (prompt, adapter, _) in enumerate(WANTED)
     ]
     processor = build_processor(
-        ProcessorConfig(engine=case.engine, model=str(model_path()), config=case.config),
+        ProcessorConfig(engine=case.engine, model=case.model, config=case.config),
         preprocess=lambda row: {
             "messages": json.loads(row["messages"]),
             "tools": json.loads(row["tools"]) or None,
