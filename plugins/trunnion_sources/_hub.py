@@ -5,10 +5,13 @@ Its HTTP library changed between those, so errors of the network are known by wh
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -19,7 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import tqdm
+from huggingface_hub.utils import build_hf_headers, tqdm
 
 from trunnion.fetch import FetchJob
 
@@ -33,6 +36,26 @@ def storage(name: str) -> Path:
     """Return the folder of a repository in the Hub's cache."""
     folder: str = repo_folder_name(repo_id=name, repo_type="model")
     return Path(constants.HF_HUB_CACHE) / folder
+
+
+def has_xet() -> bool:
+    """Tell whether large files come by Xet."""
+    return importlib.util.find_spec("hf_xet") is not None and not getattr(constants, "HF_HUB_DISABLE_XET", False)
+
+
+def url(name: str, path: str, sha: str) -> str:
+    """Return where a file of a commit is."""
+    return str(hf_hub_url(name, path, revision=sha))
+
+
+def headers() -> Mapping[str, str]:
+    """Return what the Hub is to be sent: who asks, and the token if there is one."""
+    return {str(key): str(value) for key, value in build_hf_headers().items()}
+
+
+def free_space(folder: Path) -> int:
+    """Return the bytes that are free where a folder lies."""
+    return shutil.disk_usage(folder).free
 
 
 def is_network_error(error: BaseException) -> bool:
@@ -67,9 +90,13 @@ __all__ = [
     "OfflineModeIsEnabled",
     "RepositoryNotFoundError",
     "RevisionNotFoundError",
+    "free_space",
+    "has_xet",
+    "headers",
     "is_network_error",
     "offline",
     "snapshot_download",
     "stoppable",
     "storage",
+    "url",
 ]

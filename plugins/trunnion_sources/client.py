@@ -53,8 +53,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 class WebClient:
     """Read files of web servers."""
 
-    def __init__(self, config: WebConfig) -> None:
+    def __init__(self, config: WebConfig, *, own: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Take the settings, and headers to send by the host that they are for."""
         self._config = config
+        self._own = own or {}
         self._opener = urllib.request.build_opener(_Redirects)
 
     def probe(self, url: str) -> Probe:
@@ -136,7 +138,7 @@ class WebClient:
     def _headers(self, url: str) -> tuple[str, Mapping[str, str]]:
         """Return the URL without a password, and the headers to send to its host."""
         parts = urlsplit(url)
-        headers = {"User-Agent": "trunnion"}
+        headers = {"User-Agent": "trunnion", **self._own.get(parts.hostname or "", {})}
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()

@@ -15,6 +15,7 @@ from trunnion.fetch import FetchJob
 
 from .config import HubConfig
 from .failures import disk_error, storage_full
+from .hub_blobs import fetch_blobs
 from .hub_record import HubRecord, looks_whole
 from .remote import Checksum
 from .weights import choose
@@ -37,7 +38,7 @@ class HubSource:
     def fetch(self, job: FetchJob) -> Path:
         """Return the snapshot's folder in the Hub's cache; see :class:`trunnion.fetch.Source`.
 
-        Files that are whole are not fetched again; one that was being fetched when the process died is.
+        What is there is not fetched again, and a large file goes on where it was cut.
         """
         name, revision = parse(job)
         from . import _hub
@@ -63,6 +64,16 @@ class HubSource:
         for last in (False, True):
             had = {path for path in wanted if (folder / path).exists()}
             logger.info("fetching %s, %d of %d files are there", job.shown, len(had), len(wanted))
+            config = self._config
+            fetch_blobs(
+                job,
+                name,
+                str(info.sha),
+                wanted,
+                storage=_hub.storage(name),
+                workers=config.workers,
+                verify=config.verify,
+            )
             folder = self._download(job, name, revision, folder, sizes)
             wrong = self._wrong(job, folder, {path: one for path, one in wanted.items() if path not in had})
             if not wrong:

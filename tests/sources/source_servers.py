@@ -153,6 +153,7 @@ class FakeHub(FileServer):
     Attributes:
         repositories: Files by name, by repository; those that end in .safetensors or .bin are large ones (LFS).
         private, gated: Repositories that want the token, or that nobody was granted.
+        elsewhere: URLs of files that the Hub sends one to, by path.
         lies: Paths whose content differs from what their digest says; ``lies_left`` times.
     """
 
@@ -165,6 +166,7 @@ class FakeHub(FileServer):
         self.private, self.gated = set(), set()
         self.token = "secret"
         self.lies, self.lies_left = {}, 0
+        self.elsewhere = {}
 
     def get(self, handler, path):
         self.seen.append((handler.command, path, dict(handler.headers)))
@@ -217,6 +219,8 @@ class FakeHub(FileServer):
         data = self.repositories[name].get(path)
         if data is None:
             return self.plain(handler, 404, b"{}", X_Error_Code="EntryNotFound", X_Error_Message="no file")
+        if path in self.elsewhere and handler.command == "GET":
+            return self.plain(handler, 302, b"", Location=self.elsewhere[path])
         entry = self._entry(path, data)
         tag = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
         if path in self.lies and self.lies_left and handler.command == "GET":

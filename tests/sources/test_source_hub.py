@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from source_lab import finished, model_files, read_all, start_fetch
-from source_servers import FakeHub
+from source_servers import CHUNK, FakeHub, FileServer, served
 
 from trunnion_sources.config import HubConfig
 from trunnion_sources.weights import choose
@@ -124,18 +124,37 @@ def test_corrupt_weights_are_never_returned(hub, ask):
     assert read_all(taken["path"])["model.safetensors"] == hub.lies["model.safetensors"]
 
 
-def test_whole_files_are_kept_when_a_process_is_killed(hub, tmp_path):
+def test_a_killed_process_is_gone_on_from(hub, tmp_path):
     hub.repositories["org/name"] = dict(FILES)
-    hub.pause, hub.hang_after = 0.0, 64 * 1024
+    hub.hang_after = 8 * CHUNK
     wanted = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    weights = f"/org/name/resolve/{FakeHub.SHA}/model.safetensors"
     process = start_fetch("org/name", tmp_path / "cache", **wanted)
-    wait_for(lambda: hub.sent["/org/name/resolve/" + FakeHub.SHA + "/model.safetensors"] >= 64 * 1024)
-    wait_for(lambda: len(list((tmp_path / "hub").rglob("snapshots/*/**/*.json"))) == 2)
+    wait_for(lambda: hub.sent[weights] == 8 * CHUNK)
+    (part,) = (tmp_path / "hub").rglob("blobs/*.part")
+    wait_for(lambda: part.stat().st_size >= 4 * CHUNK)
     process.kill()
     process.communicate()
+    kept = part.stat().st_size
     hub.hang_after = None
-    assert read_all(finished(start_fetch("org/name", tmp_path / "cache", **wanted))["path"]) == FILES
-    assert sum(count for path, count in hub.gets.items() if path.endswith(".json")) == 2
+    before = hub.sent[weights]
+    answer = finished(start_fetch("org/name", tmp_path / "cache", **wanted))
+    assert read_all(answer["path"]) == FILES
+    assert hub.sent[weights] - before == len(FILES["model.safetensors"]) - kept
+    assert not list((tmp_path / "hub").rglob("*.part"))
+
+
+def test_the_token_stays_with_the_hub(hub, ask):
+    """The Hub sends large files from elsewhere, where the token has no business."""
+    store = FileServer()
+    store.files["/weights"] = FILES["model.safetensors"]
+    hub.private.add("org/name")
+    with served(store) as url:
+        hub.elsewhere["model.safetensors"] = f"{url}/weights"
+        assert read_all(ask("org/name", HF_TOKEN="secret")["path"]) == FILES
+    assert store.gets["/weights"] == 1
+    assert not any("authorization" in map(str.lower, headers) for _, _, headers in store.seen)
+    assert any("authorization" in map(str.lower, headers) for _, _, headers in hub.seen)
 
 
 def wait_for(condition, seconds=30):
