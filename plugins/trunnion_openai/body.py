@@ -42,8 +42,17 @@ class WireRequest(NamedTuple):
 class BodyWriter:
     """Write bodies for one endpoint. Shared by all its requests."""
 
-    def __init__(self, model: str, dialect: Dialect, *, stream_usage: bool, extra: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: str,
+        dialect: Dialect,
+        *,
+        stream_usage: bool = True,
+        extra: Mapping[str, Any],
+        context: int | None = None,
+    ) -> None:
         self._model = model
+        self._context = context
         self._dialect = dialect
         self._stream_usage = stream_usage
         self._extra = checked_extra(extra, "extra_body")
@@ -123,8 +132,8 @@ class BodyWriter:
         sampling = request.sampling
         if sampling.max_tokens is not None:
             body["max_tokens"] = sampling.max_tokens
-        elif self._dialect == "vllm":
-            body["max_tokens"] = None  # up to the end of the context; left out it would be 16
+        elif isinstance(prompt, TokensPrompt) and self._context is not None:
+            body["max_tokens"] = max(1, self._context - len(prompt.token_ids))  # to the end of the context
         else:
             raise InvalidArgument(
                 "the completions API ends after 16 tokens where max_tokens is not set; set it, or send messages",

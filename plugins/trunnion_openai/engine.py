@@ -65,8 +65,15 @@ class OpenAIEngine:
         self._http = Http(config)
         found = await self._http.look(self._model)
         self._model = found.model
-        self._writer = BodyWriter(found.model, found.dialect, stream_usage=config.stream_usage, extra=config.extra_body)
-        return describe(found, config)
+        info = describe(found, config)
+        self._writer = BodyWriter(
+            found.model,
+            found.dialect,
+            stream_usage=config.stream_usage,
+            extra=config.extra_body,
+            context=info.context_length,
+        )
+        return info
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield the events of a stream; with delivery "final" a single one.

@@ -28,9 +28,9 @@ TOOL = {"type": "function", "function": {"name": "f"}}
 PICTURE = MediaPart(type="image", url="http://x/y.png")
 
 
-def write(dialect="vllm", prompt=MESSAGES, extra=None, stream_usage=True, **fields):
+def write(dialect="vllm", prompt=MESSAGES, extra=None, stream_usage=True, context=None, **fields):
     sampling = SamplingParams(**fields.pop("sampling", {}))
-    writer = BodyWriter("m", dialect, stream_usage=stream_usage, extra=extra or {})
+    writer = BodyWriter("m", dialect, stream_usage=stream_usage, extra=extra or {}, context=context)
     return writer.write(GenerateRequest(prompt=prompt, sampling=sampling, **fields))
 
 
@@ -151,10 +151,13 @@ def test_text_and_tokens_go_to_the_completions_api():
 
 
 def test_the_completions_api_would_end_after_16_tokens():
-    assert write("vllm", TEXT).body["max_tokens"] is None
-    with pytest.raises(InvalidArgument, match="16 tokens") as caught:
-        write("other", TEXT)
-    assert caught.value.param == "max_tokens"
+    tokens = TokensPrompt(token_ids=(1, 2, 3))
+    assert write("vllm", tokens, context=10).body["max_tokens"] == 7
+    assert write("vllm", tokens, context=2).body["max_tokens"] == 1  # which the endpoint refuses
+    for prompt, context in ((TEXT, 10), (tokens, None)):
+        with pytest.raises(InvalidArgument, match="16 tokens") as caught:
+            write("vllm", prompt, context=context)
+        assert caught.value.param == "max_tokens"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_what_the_completions_api_has_not(name, fields):
 
 
 def test_output_formats_of_the_completions_api():
-    assert "response_format" in write("vllm", TEXT, output_format=JsonObject()).body
+    assert "response_format" in write("vllm", TEXT, output_format=JsonObject(), sampling={"max_tokens": 1}).body
     with pytest.raises(UnsupportedFeature) as caught:
         write("openai", TEXT, output_format=JsonObject(), sampling={"max_tokens": 1})
     assert caught.value.param == "output_format"
