@@ -48,6 +48,7 @@ class Work:
         self.tokens = tokens
         self.questions = [prompt.messages for prompt in PROMPTS if not prompt.tools]
         self.number = 0
+        self.at_end: list[Callable[[], None]] = []
 
     def messages(self, index: int) -> list[dict[str, Any]]:
         *before, last = self.questions[index % len(self.questions)]
@@ -99,7 +100,49 @@ def bare_vllm(pipeline: Any, work: Work) -> Ask:
     return ask
 
 
-BARE: dict[str, Callable[[Any, Work], Ask]] = {"vllm": bare_vllm}
+def bare_transformers(pipeline: Any, work: Work) -> Ask:
+    """Return how transformers is asked without us: its own manager and thread, with the sizes that the plugin chose."""
+    import torch
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
+
+    details = pipeline.info.details
+    tokenizer = AutoTokenizer.from_pretrained(pipeline.info.tokenizer.path)
+    model = AutoModelForCausalLM.from_pretrained(pipeline.info.model, dtype=torch.float32)
+    model.set_attn_implementation(details["attention"])
+    manager = model.init_continuous_batching(
+        generation_config=GenerationConfig(do_sample=False, eos_token_id=-1),
+        continuous_batching_config=ContinuousBatchingConfig(
+            **{name: details[name] for name in SIZES}, use_cuda_graph=False, use_async_batching=False
+        ),
+    )
+    manager.start()
+    work.at_end.append(lambda: manager.stop(block=True))
+
+    async def ask(index: int) -> Times:
+        began, first = time.perf_counter(), 0.0
+        messages = work.messages(index)
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        name = f"bare-{work.number}-{index}"
+        done = asyncio.get_running_loop().create_future()
+
+        def receive(output: Any) -> None:
+            nonlocal first
+            first = first or time.perf_counter() - began
+            if output.is_finished() and not done.done():
+                done.set_result(output.generated_tokens)
+
+        manager.register_result_handler(name, receive)
+        manager.add_request(ids, name, max_new_tokens=work.tokens, streaming=True)
+        tokens = await done
+        tokenizer.decode(tokens)
+        return first, time.perf_counter() - began, len(tokens)
+
+    return ask
+
+
+SIZES = ("page_size", "num_blocks", "max_batch_tokens", "max_requests_per_batch")
+BARE: dict[str, Callable[[Any, Work], Ask]] = {"vllm": bare_vllm, "transformers": bare_transformers}
 
 
 async def load(ask: Ask, *, concurrency: int, requests: int) -> dict[str, float]:
@@ -166,6 +209,8 @@ async def child(args: argparse.Namespace) -> dict[str, Any]:
                     if pair >= 0:
                         runs[side].append(figures)
             report["at"][concurrency] = runs
+        for end in work.at_end:
+            end()
         processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
         report["memory_mib"] = sum(process.memory_full_info().pss for process in processes) / 2**20
     return report
