@@ -44,6 +44,7 @@ def _errors(*names: str) -> tuple[type[Exception], ...]:
 
 
 VERSION: str = vllm.__version__
+SAMPLING_FIELDS = frozenset(SamplingParams.__struct_fields__)
 # Before they had classes of their own, refusals were ValueErrors.
 CLIENT_ERRORS = (*_errors("VLLMClientError", "VLLMValidationError"), ValueError, TypeError)
 NOT_FOUND_ERRORS = _errors("VLLMNotFoundError", "LoRAAdapterNotFoundError")
@@ -54,6 +55,11 @@ BUSY_ERRORS = _errors("QueueOverflowError", "MaxQueuedTokensError", "GracefulHTT
 def on_cpu() -> bool:
     """Tell whether this build of vLLM runs on CPUs."""
     return bool(current_platform.is_cpu())
+
+
+def compiles(vllm_config: Any) -> bool:
+    """Tell whether the model is compiled; on CPU builds neither ``enforce_eager`` nor LoRA leaves it so."""
+    return bool(vllm_config.compilation_config.mode)  # CompilationMode.NONE is 0
 
 
 def engine_arg_defaults() -> dict[str, Any]:
@@ -146,6 +152,7 @@ __all__ = [
     "CLIENT_ERRORS",
     "NOT_FOUND_ERRORS",
     "RETRYABLE_ERRORS",
+    "SAMPLING_FIELDS",
     "VERSION",
     "AsyncEngineArgs",
     "AsyncLLM",
@@ -159,6 +166,7 @@ __all__ = [
     "StructuredOutputsParams",
     "UsageContext",
     "block_hash_seed",
+    "compiles",
     "engine_arg_defaults",
     "kv_event_decoder",
     "on_cpu",

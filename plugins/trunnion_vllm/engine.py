@@ -9,12 +9,15 @@ import gc
 import threading
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
 from trunnion.errors import Cancelled, EngineDead, InternalError, UnsupportedFeature
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
+from trunnion.sources import local_adapter
+from trunnion.startup import StartupClock
 
 from . import kv_events
 from .adapter_slots import AdapterSlots
@@ -74,9 +77,12 @@ class VLLMEngine:
             if self._info is not None and not self._stopping:
                 return self._info
             self._refuse_stopped()
-            llm = await self._launch()
+            clock = StartupClock()
+            llm = await self._launch(clock)
             try:
-                self._info = await self._set_up(llm)
+                with clock.stage("set up"):
+                    info = await self._set_up(llm)
+                self._info = replace(info, startup=clock.startup().stages)
             except BaseException:
                 await self._adapters.close()
                 await asyncio.to_thread(shut_down, llm)
@@ -91,9 +97,9 @@ class VLLMEngine:
             atexit.register(gc.unfreeze)  # else what is frozen is never freed, and nanobind calls it leaked at exit
         return self._info
 
-    async def _launch(self) -> Any:
+    async def _launch(self, clock: StartupClock) -> Any:
         loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(None, launch, self._model, self._config, self._meter.on_step)
+        loading = loop.run_in_executor(None, launch, self._model, self._config, self._meter.on_step, clock)
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:
@@ -233,7 +239,7 @@ class VLLMEngine:
             await llm.check_health()
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
-        """Load a LoRA adapter, while others generate; idempotent for the same path.
+        """Load a LoRA adapter, while others generate; idempotent for the same path. A URI is fetched first.
 
         Another path replaces it: requests in flight end on the adapter they began with, later ones get the new one.
         Where no slot is left for both, the name is unknown until the former have ended.
@@ -243,6 +249,7 @@ class VLLMEngine:
             Overloaded: Every slot is taken (CPU builds; elsewhere vLLM swaps adapters in and out).
         """
         self._refuse_without_lora(self._running())
+        adapter = await local_adapter(adapter)
         await self._adapters.load(adapter.name, adapter.path)
 
     async def unload_adapter(self, name: str) -> None:

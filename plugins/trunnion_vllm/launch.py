@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trunnion.errors import ConfigError, InternalError, ModelNotFound, TrunnionError
+from trunnion.startup import StartupClock
 
 from . import kv_events
 from .adapters import lora_args, with_spare_slot
@@ -87,8 +88,10 @@ def build_args(model: str, config: VLLMConfig) -> Any:
     return _vllm.AsyncEngineArgs(model=path, **_vllm.with_config_objects(args))
 
 
-def configure(model: str, config: VLLMConfig) -> tuple[Any, Any]:
+def configure(model: str, config: VLLMConfig, clock: StartupClock | None = None) -> tuple[Any, Any]:
     """Return vLLM's own arguments and the VllmConfig that it makes of them; nothing is started.
+
+    ``clock`` measures what it spends its time on.
 
     Raises:
         ConfigError: vLLM refuses the arguments.
@@ -97,31 +100,54 @@ def configure(model: str, config: VLLMConfig) -> tuple[Any, Any]:
     """
     check_model(model)
     prepare_environment(config)
+    clock = clock or StartupClock()
     try:
-        from . import _vllm
+        with clock.stage("import vllm"):
+            from . import _vllm
 
         args = build_args(model, config)
         contexts = {"serve": _vllm.UsageContext.OPENAI_API_SERVER, "batch": _vllm.UsageContext.LLM_CLASS}
-        return args, args.create_engine_config(contexts[config.usage])
+        made = args.create_engine_config(contexts[config.usage])
     except TrunnionError:
         raise
     except Exception as error:
         raise _startup_error(model, error) from error
+    refuse_what_would_die(made)
+    return args, made
 
 
-def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None]) -> Any:
+def refuse_what_would_die(vllm_config: Any) -> None:
+    """Refuse what vLLM starts with and then dies of, at the first request.
+
+    Raises:
+        ConfigError: A CPU build is to run pipeline ranks without compiling the model: the buffers between the ranks
+            are made while it is warmed up for compilation, and not otherwise (0.29 to 0.32).
+    """
+    from . import _vllm
+
+    if _vllm.on_cpu() and vllm_config.parallel_config.pipeline_parallel_size > 1 and not _vllm.compiles(vllm_config):
+        raise ConfigError(
+            "vLLM's CPU build runs pipeline ranks only where it compiles the model; leave out enforce_eager and LoRA, "
+            "or take tensor_parallel_size instead",
+            param="pipeline_parallel_size",
+        )
+
+
+def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None], clock: StartupClock) -> Any:
     """Return a running AsyncLLM; ``on_step(rank, scheduler_stats)`` is called after each step.
+
+    ``clock`` measures what it spends its time on.
 
     Raises:
         ConfigError, ModelNotFound: As of :func:`configure`.
         InternalError: The engine's processes failed to start.
     """
-    args, vllm_config = configure(model, config)
+    args, vllm_config = configure(model, config, clock)
     from . import _vllm
 
     kv_events.make_folder(vllm_config.kv_events_config)
     try:
-        with without_main():
+        with clock.stage("load model"), without_main():
             llm = _vllm.AsyncLLM.from_vllm_config(
                 vllm_config,
                 usage_context=_vllm.UsageContext.ENGINE_CONTEXT,

@@ -136,6 +136,9 @@ def _extra(extra: Mapping[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, EXTRA_FIELDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(EXTRA_FIELDS)}"
             raise InvalidArgument(f"extra['vllm'] has no field {name!r}; {hint}", param=f"extra.vllm.{name}")
+        if name not in _vllm.SAMPLING_FIELDS:
+            message = f"vLLM {_vllm.VERSION} has no sampling parameter {name!r}; leave it out, or take a newer vLLM"
+            raise UnsupportedFeature(message, param=f"extra.vllm.{name}")
     return dict(extra)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from trunnion.errors import UnsupportedFeature
 from trunnion.formats import Choice, Grammar, JsonObject, JsonSchema, Regex
 from trunnion.requests import GenerateRequest, SamplingParams, TokensPrompt
 
@@ -107,3 +108,13 @@ def test_the_cache_is_bounded(converter):
         converter.convert(request(seed=seed))
     assert len(converter._by_value) <= 256
     assert len(converter._by_identity) <= 256
+
+
+def test_an_older_vllm_is_not_asked_for_what_it_lacks(converter, monkeypatch):
+    from trunnion_vllm import _vllm
+
+    monkeypatch.setattr(_vllm, "SAMPLING_FIELDS", _vllm.SAMPLING_FIELDS - {"bad_words"})
+    request = GenerateRequest(prompt=TokensPrompt(token_ids=[1]), extra={"vllm": {"bad_words": ["x"]}})
+    with pytest.raises(UnsupportedFeature, match="no sampling parameter 'bad_words'") as caught:
+        converter.convert(request)
+    assert caught.value.param == "extra.vllm.bad_words"

@@ -81,3 +81,10 @@ def test_further_arguments_reach_vllm_config_objects_among_them():
 @pytest.mark.asyncio(loop_scope="session")
 async def test_the_heap_is_frozen_once_started(engine):
     assert gc.get_freeze_count() > 0
+
+
+def test_pipeline_ranks_that_would_die_are_refused():
+    """The CPU build has no buffers between them unless it compiles the model."""
+    with pytest.raises(ConfigError, match="compiles") as caught:
+        made_of(pipeline_parallel_size=2, enforce_eager=True)
+    assert caught.value.param == "pipeline_parallel_size"

@@ -51,7 +51,7 @@ def plain(model):
     ("shape", "ranks"),
     [
         ({"tensor_parallel_size": 2}, 2),
-        ({"pipeline_parallel_size": 2}, 2),
+        ({"pipeline_parallel_size": 2, "enforce_eager": False}, 2),
         ({"data_parallel_size": 2, "kv_events": True}, 2),
         ({"engine_kwargs": {**SETTINGS["engine_kwargs"], "speculative_config": NGRAM}}, 1),
     ],
