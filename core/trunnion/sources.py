@@ -11,11 +11,13 @@ import re
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ._node_lock import node_lock
+from .engine import AdapterRef
 from .errors import Cancelled, DeadlineExceeded, InternalError, ModelNotFound, TrunnionError
 from .fetch import FetchJob, FetchSettings, OnProgress, Source
 
@@ -199,3 +201,16 @@ async def fetch(
     except asyncio.CancelledError:
         giving_up.set()
         raise
+
+
+async def local_adapter(adapter: AdapterRef) -> AdapterRef:
+    """Return an adapter with a path on this node: a URI is fetched, a path or a bare name stays as it is.
+
+    For engines that load adapters while they run; those in the settings are brought here by the pipeline.
+
+    Raises:
+        TrunnionError: As of :func:`local_path`.
+    """
+    if scheme_of(adapter.path) is None:
+        return adapter
+    return replace(adapter, path=await fetch(adapter.path))

@@ -14,6 +14,7 @@ from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
 from trunnion.errors import Cancelled, EngineDead, InternalError, InvalidArgument, UnsupportedFeature
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
+from trunnion.sources import local_adapter
 
 from .adapters import Adapter, AdapterTable
 from .bring_up import bring_up
@@ -219,11 +220,13 @@ class TransformersEngine:
     async def load_adapter(self, adapter: AdapterRef) -> None:
         """Load a LoRA adapter between two steps; idempotent for the same path, another path replaces it.
 
+        A URI is fetched first.
+
         Raises:
             AdapterNotFound: The path holds no adapter.
             InvalidArgument: The adapter does not fit the model.
         """
-        await _to_the_end(self._load_adapter(adapter))
+        await _to_the_end(self._load_adapter(await local_adapter(adapter)))
 
     async def _load_adapter(self, ref: AdapterRef) -> None:
         generation = self._generating()
