@@ -49,7 +49,7 @@ def display_name(reference: str) -> str:
     """Return a short name for people and APIs: the folder's, the Hub's without revision, the archive's stem."""
     scheme = scheme_of(reference)
     if scheme is None:
-        return Path(reference).resolve().name if is_path(reference) else reference
+        return Path(reference).resolve().name if Path(reference).exists() else reference
     rest = reference.partition("://")[2].partition("#")[0].partition("?")[0].rstrip("/")
     if scheme == HUB_SCHEME:
         return rest.partition("@")[0]

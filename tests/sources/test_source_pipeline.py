@@ -163,12 +163,14 @@ def test_wrong_paths_are_told_as_such(fetch):
             fetch(path)
 
 
-def test_names_for_people():
+def test_names_for_people(tmp_path):
     assert display_name("hf://org/name@v1") == "org/name"
     assert display_name("s3://bucket/models/llama/") == "llama"
     assert display_name("https://host/x/model-7b.tar.gz?sig=1#sha256=2") == "model-7b"
-    assert display_name("org/name") == "org/name"
-    assert display_name("/models/one") == "one"
+    assert display_name("accounts/org/models/name") == "accounts/org/models/name"
+    assert display_name(str(tmp_path / "one")) == str(tmp_path / "one")
+    (tmp_path / "one").mkdir()
+    assert display_name(f"{tmp_path}/one/") == "one"
 
 
 def test_two_sources_of_one_scheme_are_a_conflict(tmp_path, monkeypatch):
