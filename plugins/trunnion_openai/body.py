@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -91,7 +92,8 @@ class BodyWriter:
         return WireRequest("/chat/completions" if chat else "/completions", body, stream, chat)
 
     def _chat(self, request: GenerateRequest, prompt: MessagesPrompt, body: dict[str, Any]) -> None:
-        body["messages"] = _with_media(prompt.messages, request.media) if request.media else list(prompt.messages)
+        messages = _with_media(prompt.messages, request.media) if request.media else prompt.messages
+        body["messages"] = [_on_the_wire(message) if message.get("tool_calls") else message for message in messages]
         if not prompt.add_generation_prompt:
             self._extra_field("add_generation_prompt", value=False, body=body)
         if prompt.continue_final_message:
@@ -178,6 +180,17 @@ def checked_extra(extra: Mapping[str, Any], where: str) -> dict[str, Any]:
                 f"{where} may not hold {name!r}; the request has a field of its own for it", param=f"{where}.{name}"
             )
     return dict(extra)
+
+
+def _on_the_wire(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message with the arguments of its tool calls as JSON text; chat templates take objects as well."""
+    calls = []
+    for call in message["tool_calls"]:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if isinstance(function, Mapping) and not isinstance(function.get("arguments", ""), str):
+            call = {**call, "function": {**function, "arguments": json.dumps(function["arguments"])}}  # noqa: PLW2901
+        calls.append(call)
+    return {**message, "tool_calls": calls}
 
 
 def _write_format(wanted: OutputFormat, body: dict[str, Any]) -> None:

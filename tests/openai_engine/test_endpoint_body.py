@@ -177,6 +177,16 @@ def test_output_formats_of_the_completions_api():
     assert caught.value.param == "output_format"
 
 
+def test_arguments_of_tool_calls_are_text_on_the_wire():
+    made = []
+    for arguments in ({"a": 1}, '{"a": 1}'):
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        prompt = MessagesPrompt(messages=(*HI, {"role": "assistant", "content": None, "tool_calls": [call]}))
+        made.append(write(prompt=prompt).body["messages"])
+        assert call["function"]["arguments"] == arguments
+    assert made[0] == made[1]
+
+
 def test_media_in_the_messages_stay_where_they_are():
     part = {"type": "image_url", "image_url": {"url": "http://x/y.png"}}
     prompt = MessagesPrompt(messages=({"role": "user", "content": [{"type": "text", "text": "?"}, part]},))
