@@ -22,5 +22,6 @@ ADAPTERS = {name: str(path) for name, path in adapter_paths().items()}
 
 CASES = [
     EngineCase(engine="vllm", config={"adapters": ADAPTERS, "max_model_len": 1024, "enforce_eager": True}),
+    EngineCase(engine="transformers", config={"adapters": ADAPTERS, "max_model_len": 1024, "threads": 1}),
     EngineCase(engine="openai", model="demo", served=True),
 ]
