@@ -3,7 +3,8 @@
 Beyond the public names it relies on these: ``ContinuousBatchingManager`` with ``output_router``, ``logit_processor``,
 ``_create_batch_processor``, ``_generation_loop_body``, ``_generation_step``, ``_run_generation_loop``,
 ``_handle_critical_error``, ``_wake_up_loop`` and ``background_thread_status.fatal_error``; ``Scheduler`` with
-``_process_candidates``, ``_infer_request_tokens`` and its two queues; ``RequestState.logit_processor_kwargs``, which
+``_process_candidates``, ``_infer_request_tokens`` and its two queues; ``PagedAttentionCache.search_prefix_match`` and
+``mark_complete_blocks``; ``RequestState.logit_processor_kwargs``, which
 carries our :class:`~.plan.Plan`.
 """
 
@@ -27,7 +28,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers import LogitsProcessorList as NoProcessors
 from transformers import __version__ as VERSION  # noqa: N812
 
-from .plan import Plan
+from .plan import Plan, salted
 from .turns import Turns
 
 _SCHEDULER = "trunnion_turns"
@@ -77,6 +78,7 @@ class TurnScheduler(FIFOScheduler):  # type: ignore[misc]
     turn: str | None = None
     snapshot: tuple[int, float] = (0, 0.0)
     starved_requests: list[Any]
+    _salt: tuple[int, ...] | None = None
 
     def schedule_batch(self, token_budget: int, cache_budget: int) -> tuple[list[Any] | None, bool, int, int]:
         """Return the next batch, of whoever's turn it is; whoever cannot run for lack of cache is passed over."""
@@ -96,9 +98,6 @@ class TurnScheduler(FIFOScheduler):  # type: ignore[misc]
                 self.turns.ran(key)
                 self.turn = key
                 self.starved_requests = starved
-                for entry in scheduled:
-                    if not plan_of(entry.state).shares_prefix:
-                        entry.complete_blocks = {}  # blocks that are never registered are never found by others
                 self.snapshot = (len(scheduled), 1.0 - self.cache.compute_free_capacity())
                 return scheduled, fast, queries, reads
         self.starved_requests = starved
@@ -128,15 +127,28 @@ class TurnScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _infer_request_tokens(self, state: Any, request_ids_to_remove_from_waiting: set[str]) -> list[int]:
         plan = plan_of(state)
-        if not plan.shares_prefix:
-            decoding = state.status == RequestStatus.DECODING
-            tokens: list[int] = state.tokens_to_process if decoding else state.remaining_prefill_tokens
-            return tokens
+        self._salt = plan.salt
         first = plan.cached_tokens is None
-        tokens = super()._infer_request_tokens(state, request_ids_to_remove_from_waiting)
+        tokens: list[int] = super()._infer_request_tokens(state, request_ids_to_remove_from_waiting)
         if first:
             plan.cached_tokens = state.position_offset
         return tokens
+
+    def salt_prefixes(self) -> None:
+        """Make the cache find and register blocks under the salt of their request."""
+        cache, search = self.cache, self.cache.search_prefix_match
+
+        def find(request_id: str, prompt_ids: list[int]) -> int:
+            return int(search(request_id, salted(prompt_ids, self._salt)))
+
+        def register(state: Any, complete_blocks: dict[str, int]) -> None:
+            # The library leaves out requests that end with this step, which only matters where steps overlap.
+            if cache.allow_block_sharing and complete_blocks:
+                tokens = salted(state.initial_tokens + state.generated_tokens, plan_of(state).salt)
+                for name, count in complete_blocks.items():
+                    cache.cache_allocators[name].mark_complete_blocks(state.request_id, tokens, count)
+
+        cache.search_prefix_match, cache.mark_complete_blocks = find, register
 
 
 SCHEDULER_MAPPING[_SCHEDULER] = TurnScheduler
@@ -205,8 +217,11 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         return scheduler
 
     def _create_batch_processor(self) -> Any:
+        made = self.batch_processor is None
         processor = super()._create_batch_processor()
-        processor.scheduler.turns = self._turns
+        if made:
+            processor.scheduler.turns = self._turns
+            processor.scheduler.salt_prefixes()
         return processor
 
     def _generation_loop_body(self, *args: Any, **kwargs: Any) -> bool:

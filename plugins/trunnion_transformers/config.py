@@ -59,7 +59,9 @@ class TransformersConfig(PluginConfig):
         default=None, ge=1, description="Tokens in one step at most; longer prompts are split. Unset: 512 on a CPU."
     )
     max_requests_per_batch: int | None = Field(
-        default=None, ge=1, description="Requests in one step at most. Unset: 32 on a CPU, 256 on a GPU."
+        default=None,
+        ge=1,
+        description="Requests in one step at most. Unset: 16 on a CPU (attention costs the square), 256 on a GPU.",
     )
     adapters: dict[str, str] = Field(
         default_factory=dict, description="LoRA adapters, name to path, loaded at start through peft."

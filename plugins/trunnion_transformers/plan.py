@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Self
 
 from trunnion.requests import GenerateRequest, SamplingParams
@@ -38,7 +41,7 @@ class Plan:
     Attributes:
         adapter: Internal name of the LoRA adapter; None for the base model.
         priority: Lower runs first.
-        shares_prefix: Whether KV blocks of equal prompts may be used. Not across adapters: theirs differ.
+        salt: Words that keep KV blocks of equal prompts apart; None for the base model without a ``cache_salt``.
         temperature: 0 is greedy.
         top_k: 0 is off.
         top_p: 1 is off.
@@ -56,7 +59,7 @@ class Plan:
 
     adapter: str | None = None
     priority: int = 0
-    shares_prefix: bool = True
+    salt: tuple[int, ...] | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -111,7 +114,7 @@ def make_plan(
     return Plan(
         adapter=adapter,
         priority=request.priority,
-        shares_prefix=adapter is None and request.cache_salt is None,
+        salt=make_salt(adapter, request.cache_salt),
         temperature=_temperature(s, defaults),
         top_k=max(0, defaults.top_k if s.top_k is None else s.top_k),
         top_p=defaults.top_p if s.top_p is None else s.top_p,
@@ -127,6 +130,22 @@ def make_plan(
         logprobs=s.logprobs,
         prompt_tokens=prompt_tokens,
     )
+
+
+@lru_cache(maxsize=1024)
+def make_salt(adapter: str | None, cache_salt: str | None) -> tuple[int, ...] | None:
+    """Return four words of 31 bits for an adapter, whose KV differs from the base model's, and a tenant's salt."""
+    if adapter is None and cache_salt is None:
+        return None
+    digest = hashlib.blake2b(repr((adapter, cache_salt)).encode(), digest_size=16).digest()
+    return tuple(word & 0x7FFFFFFF for word in array("I", digest))
+
+
+def salted(tokens: list[int], salt: tuple[int, ...] | None) -> list[int]:
+    """Return tokens for hashing alone: the first of them changed by the salt, and so the hash of every block."""
+    if salt is None:
+        return tokens
+    return [token ^ word for token, word in zip(tokens, salt, strict=False)] + tokens[len(salt) :]
 
 
 def _temperature(s: SamplingParams, defaults: Defaults) -> float:

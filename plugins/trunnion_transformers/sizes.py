@@ -14,7 +14,7 @@ from .config import TransformersConfig
 CPU_PAGE: Final = 32
 CPU_CACHE_TOKENS: Final = 16384
 CPU_BATCH_TOKENS: Final = 512
-CPU_REQUESTS: Final = 32
+CPU_REQUESTS: Final = 16
 GPU_PAGE: Final = 256
 GPU_REQUESTS: Final = 256
 _MEMORY_SHARE: Final = 4

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 async def own(model):
-    engine = TransformersEngine(model, config())
+    engine = TransformersEngine(model, config(max_model_len=2048, num_blocks=1024))
     yield engine
     await engine.stop()
 
@@ -36,9 +36,9 @@ async def test_stop_lets_short_requests_end_and_gives_up_long_ones(own):
     model = weakref.ref(own._runner._manager.model)
     short = own.generate(ask(max_tokens=20))
     await anext(short)
-    waiting = [asyncio.create_task(collect(own.generate(ask(max_tokens=480)))) for _ in range(2)]
+    waiting = [asyncio.create_task(collect(own.generate(ask(max_tokens=1900, n=8)))) for _ in range(2)]
     await asyncio.sleep(0)
-    stopping = asyncio.create_task(own.stop(drain=0.5))
+    stopping = asyncio.create_task(own.stop(drain=2.0))
     assert [event async for event in short][-1].usage.completion_tokens == 20
     with pytest.raises(EngineDead, match="stopped"):
         await anext(own.generate(ask()))

@@ -7,7 +7,7 @@ import pytest
 from trunnion.errors import Cancelled, ConfigError
 from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
 from trunnion_transformers.config import TransformersConfig
-from trunnion_transformers.plan import Defaults, Plan, make_plan
+from trunnion_transformers.plan import Defaults, Plan, make_plan, salted
 from trunnion_transformers.pooling import read_pooling
 from trunnion_transformers.stream import Stream
 from trunnion_transformers.turns import Turns
@@ -74,10 +74,17 @@ def test_ends_are_eos_and_stop_ids():
     assert plan(ignore_eos=True).ends == ()
 
 
-def test_prefixes_are_shared_by_the_base_model_without_a_salt():
-    assert plan().shares_prefix
-    assert not plan(adapter="a").shares_prefix
-    assert not plan(fields={"cache_salt": "s"}).shares_prefix
+def test_a_salt_changes_every_block_s_hash_and_only_for_whom_it_is():
+    assert plan().salt is None
+    salts = [plan(adapter="a"), plan(adapter="b"), plan(fields={"cache_salt": "a"}), plan(fields={"cache_salt": "b"})]
+    assert len({p.salt for p in salts}) == 4
+    assert plan(adapter="a").salt == plan(adapter="a").salt
+    tokens = list(range(10))
+    assert salted(tokens, None) is tokens
+    for p in salts:
+        changed = salted(tokens, p.salt)
+        assert changed[4:] == tokens[4:]
+        assert all(0 <= a < 2**31 and a != b for a, b in zip(changed[:4], tokens, strict=False))
 
 
 def test_choices_of_a_seeded_request_differ():
