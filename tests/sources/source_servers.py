@@ -102,12 +102,13 @@ class FileServer:
                 self.released.wait(30)
                 break
             piece = body[at : at + CHUNK]
+            self.sent[path] += len(piece) * count  # before it is sent: whoever got it may look at once
             try:
                 handler.wfile.write(piece)
                 handler.wfile.flush()
             except OSError:
+                self.sent[path] -= len(piece) * count
                 break
-            self.sent[path] += len(piece) * count
             time.sleep(self.pause)
         else:
             if not self.extra_length:
