@@ -26,7 +26,7 @@ def run(model, bind, config):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     lines = [line for line in ran.stdout.splitlines() if line.startswith("SEEN ")]
