@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import source_lab
@@ -17,10 +20,14 @@ from trunnion_cli.starting import FetchBar, describe, size
 FILES = model_files()
 
 
-def command(*arguments, tmp_path, **more):
-    site = source_lab.install(tmp_path / "site")
-    wanted = source_lab.environment(tmp_path / "cache", **more)
-    wanted["PYTHONPATH"] = f"{site}:{wanted['PYTHONPATH']}"
+def environment(tmp_path):
+    wanted = source_lab.environment(tmp_path / "cache")
+    wanted["PYTHONPATH"] = os.pathsep.join([source_lab.install(tmp_path / "site"), wanted["PYTHONPATH"]])
+    return wanted
+
+
+def command(*arguments, tmp_path):
+    wanted = environment(tmp_path)
     program = [sys.executable, "-m", "trunnion_cli.main", *map(str, arguments)]
     return subprocess.run(program, env=wanted, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
 
@@ -42,6 +49,27 @@ def test_a_model_that_is_not_there_ends_the_command(web, tmp_path):
     assert re.search(
         r"^error: no model at http://127.0.0.1:\d+/none.zip: the server answers 404", done.stderr, re.MULTILINE
     )
+
+
+def test_ctrl_c_keeps_what_was_fetched(web, tmp_path):
+    web.files["/model.tar"] = tarball(model_files(2_000_000), mode="w")
+    web.pause = 0.05
+    (tmp_path / "in.jsonl").write_text('{"prompt": "?"}\n')
+    wanted = environment(tmp_path)
+    program = [sys.executable, "-m", "trunnion_cli.main", "run", "in.jsonl", "out.jsonl", f"{web.url}/model.tar"]
+    process = subprocess.Popen(
+        [*program, "--engine", "files"], env=wanted, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while web.sent["/model.tar"] < 200_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert next(tmp_path.glob("cache/models/*/*.partial/model.tar.part")).stat().st_size > 0
 
 
 def test_sources_are_listed_and_described(tmp_path):

@@ -1,5 +1,9 @@
 """Models on the Hub: a fake Hub, and processes of their own, since the library reads its settings once."""
 
+import contextlib
+import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -157,9 +161,24 @@ def test_the_token_stays_with_the_hub(hub, ask):
     assert any("authorization" in map(str.lower, headers) for _, _, headers in hub.seen)
 
 
-def wait_for(condition, seconds=30):
-    import time
+@pytest.mark.parametrize(("workers", "together"), [(1, False), (2, True)])
+def test_workers_fetch_side_by_side(hub, ask, workers, together):
+    hub.repositories["org/name"] = {"a.safetensors": b"a" * 999, "b.safetensors": b"b" * 999}
+    barrier, send = threading.Barrier(2), hub.send
 
+    def meeting(handler, path, data, **headers):
+        if handler.command == "GET":
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait(timeout=10 if together else 0.5)
+        return send(handler, path, data, **headers)
+
+    hub.send = meeting
+    taken = ask("org/name", TRUNNION_SOURCES=json.dumps({"hub": {"workers": workers}}))
+    assert read_all(taken["path"]) == hub.repositories["org/name"]
+    assert barrier.broken is not together
+
+
+def wait_for(condition, seconds=30):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

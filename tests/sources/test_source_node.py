@@ -188,6 +188,15 @@ def test_settings_come_from_the_environment(monkeypatch, tmp_path):
                 t.FetchSettings.from_environment()
 
 
+def test_the_environment_of_a_process_holds(web, reference, tmp_path):
+    web.pause = 0.1
+    late = finished(start_fetch(reference, tmp_path / "cache", TRUNNION_FETCH_TIMEOUT="1"))["error"]
+    assert (late["type"], late["code"]) == ("DeadlineExceeded", "deadline_exceeded")
+    assert list(tmp_path.glob("cache/models/*/*.partial"))
+    wrong = finished(start_fetch(reference, tmp_path / "cache", TRUNNION_SOURCES='{"web": {"workers": 0}}'))["error"]
+    assert (wrong["type"], wrong["param"]) == ("ConfigError", "workers")
+
+
 def test_the_cache_is_where_the_platform_keeps_such(monkeypatch, tmp_path):
     monkeypatch.delenv("TRUNNION_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

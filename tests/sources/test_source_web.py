@@ -207,6 +207,14 @@ def test_a_server_that_is_busy_is_asked_again(web, fetch):
     assert not caught.value.retryable
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_attempts_are_counted(web, fetch, attempts):
+    web.refuse = 503
+    with pytest.raises(Transient):
+        fetch(f"{web.url}/m", options={"web": {"attempts": attempts}})
+    assert len(web.seen) == attempts
+
+
 def test_nobody_listens(fetch):
     with served(FileServer()) as url:
         pass
