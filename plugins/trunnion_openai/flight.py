@@ -41,7 +41,7 @@ class Flight:
                 return await work(*arguments)
             return await self._in_time(self._ends, work, arguments)
         except asyncio.CancelledError as error:
-            if self._stopped and task.uncancel() <= before:
+            if self._is_stopped() and task.uncancel() <= before:
                 raise self._end() from error
             raise
         finally:
@@ -57,6 +57,9 @@ class Flight:
                 raise
             message = f"the request took more than its total time of {self._total:g} s; raise total_timeout"
             raise DeadlineExceeded(message, param="total_timeout") from error
+
+    def _is_stopped(self) -> bool:
+        return self._stopped  # asked anew: it changes while the request waits
 
     def stop(self) -> None:
         """End the request where it waits; one that does not wait ends at its next step."""
