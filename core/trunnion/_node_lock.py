@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .fetch import FetchJob
 
@@ -21,8 +22,8 @@ _POLL = 0.1
 
 
 @contextmanager
-def node_lock(job: FetchJob) -> Iterator[None]:
-    """Hold the job's lock for the length of the block; reports "waiting" while another process has it.
+def node_lock(job: FetchJob, file: Path) -> Iterator[None]:
+    """Hold the lock of a file for the length of the block; reports "waiting" while another process has it.
 
     Where the cache cannot be written, or the platform has no such locks, the block runs without: what lies ready
     there can still be used, and what must be written fails with an error of its own.
@@ -30,7 +31,7 @@ def node_lock(job: FetchJob) -> Iterator[None]:
     Raises:
         TrunnionError: The job was given up meanwhile.
     """
-    descriptor = _open(job)
+    descriptor = _open(job, file)
     if descriptor is None:
         yield
         return
@@ -49,12 +50,12 @@ def node_lock(job: FetchJob) -> Iterator[None]:
         os.close(descriptor)  # which lets go of the lock
 
 
-def _open(job: FetchJob) -> int | None:
+def _open(job: FetchJob, file: Path) -> int | None:
     if fcntl is None:
         return None  # type: ignore[unreachable]
     try:
-        job.lock_file.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(job.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         logger.debug("no lock for %s: %s", job.shown, error)
         return None

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self
@@ -185,6 +186,16 @@ class FetchJob:
         """Note that the work comes along where there are no bytes to report. Raises as :meth:`check`."""
         self.check()
         self.moved = time.monotonic()
+
+    def locked(self, file: Path) -> AbstractContextManager[None]:
+        """Hold a further lock for the length of a block: of a folder that is shared beyond this program's cache.
+
+        Raises:
+            TrunnionError: As of :meth:`check`, while another process holds it.
+        """
+        from ._node_lock import node_lock
+
+        return node_lock(self, file)
 
     def check(self) -> None:
         """Return if the fetch is to go on; call it between chunks.

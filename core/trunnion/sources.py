@@ -109,7 +109,7 @@ def _watched(source: Source, job: FetchJob, stop: threading.Event) -> Path:
 
     def run() -> None:
         try:
-            with node_lock(job):
+            with node_lock(job, job.lock_file):
                 result.set_result(source.fetch(job))
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
             result.set_exception(error)

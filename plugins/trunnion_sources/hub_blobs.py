@@ -38,6 +38,16 @@ def fetch_blobs(
 
     if _hub.has_xet():
         return
+    # The Hub's cache may be shared by processes whose own caches, and so whose locks, are not.
+    with job.locked(storage.parent / ".locks" / storage.name / "trunnion.lock"):
+        _fetch(job, name, sha, wanted, storage=storage, workers=workers, verify=verify)
+
+
+def _fetch(
+    job: FetchJob, name: str, sha: str, wanted: Mapping[str, Any], *, storage: Path, workers: int, verify: bool
+) -> None:
+    from . import _hub
+
     blobs = storage / "blobs"
     missing = {
         path: one

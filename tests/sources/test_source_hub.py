@@ -148,6 +148,15 @@ def test_a_killed_process_is_gone_on_from(hub, tmp_path):
     assert not list((tmp_path / "hub").rglob("*.part"))
 
 
+def test_processes_with_caches_of_their_own_share_the_hubs(hub, tmp_path):
+    hub.repositories["org/name"] = dict(FILES)
+    hub.pause = 0.05
+    wanted = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    processes = [start_fetch("org/name", tmp_path / own, **wanted) for own in ("one", "two")]
+    assert [read_all(finished(process)["path"]) for process in processes] == [FILES, FILES]
+    assert hub.gets[f"/org/name/resolve/{FakeHub.SHA}/model.safetensors"] == 1
+
+
 def test_the_token_stays_with_the_hub(hub, ask):
     """The Hub sends large files from elsewhere, where the token has no business."""
     store = FileServer()
