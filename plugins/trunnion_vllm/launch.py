@@ -112,20 +112,27 @@ def configure(model: str, config: VLLMConfig, clock: StartupClock | None = None)
         raise
     except Exception as error:
         raise _startup_error(model, error) from error
-    refuse_what_would_die(made)
     return args, made
 
 
-def refuse_what_would_die(vllm_config: Any) -> None:
-    """Refuse what vLLM starts with and then dies of, at the first request.
+def refuse_what_cannot_run(vllm_config: Any) -> None:
+    """Refuse what vLLM's CPU build takes and then fails at, half started or at the first request (0.29 to 0.32).
 
     Raises:
-        ConfigError: A CPU build is to run pipeline ranks without compiling the model: the buffers between the ranks
-            are made while it is warmed up for compilation, and not otherwise (0.29 to 0.32).
+        ConfigError: Ranks are to be Ray actors, for which it has no name of its resource; or there are to be pipeline
+            ranks without compilation, and the buffers between them are made while the model warms up for that.
     """
     from . import _vllm
 
-    if _vllm.on_cpu() and vllm_config.parallel_config.pipeline_parallel_size > 1 and not _vllm.compiles(vllm_config):
+    if not _vllm.on_cpu():
+        return
+    parallel = vllm_config.parallel_config
+    if parallel.distributed_executor_backend == "ray":
+        raise ConfigError(
+            "vLLM's CPU build cannot place its ranks with Ray; leave distributed_executor_backend out",
+            param="distributed_executor_backend",
+        )
+    if parallel.pipeline_parallel_size > 1 and not _vllm.compiles(vllm_config):
         raise ConfigError(
             "vLLM's CPU build runs pipeline ranks only where it compiles the model; leave out enforce_eager and LoRA, "
             "or take tensor_parallel_size instead",
@@ -143,6 +150,7 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None], 
         InternalError: The engine's processes failed to start.
     """
     args, vllm_config = configure(model, config, clock)
+    refuse_what_cannot_run(vllm_config)
     from . import _vllm
 
     kv_events.make_folder(vllm_config.kv_events_config)

@@ -4,6 +4,7 @@ Started by tests as a script of its own: how threads are bound is read once per 
 """
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import sys
@@ -19,7 +20,10 @@ from trunnion_vllm.engine import VLLMEngine
 
 def titles():
     """Return the names of the engine's processes, as vLLM titles them."""
-    found = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone, or dead and not reaped yet
+            found.append(" ".join(process.cmdline()).strip())
     return sorted(title for title in found if "VLLM::" in title)
 
 

@@ -8,7 +8,7 @@ import pytest
 from trunnion.errors import ConfigError
 from trunnion_demo import model_path
 from trunnion_vllm.config import OWN_FIELDS, VLLMConfig
-from trunnion_vllm.launch import configure
+from trunnion_vllm.launch import configure, refuse_what_cannot_run
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("vllm_environment")]
 MODEL = str(model_path())
@@ -83,8 +83,14 @@ async def test_the_heap_is_frozen_once_started(engine):
     assert gc.get_freeze_count() > 0
 
 
-def test_pipeline_ranks_that_would_die_are_refused():
-    """The CPU build has no buffers between them unless it compiles the model."""
-    with pytest.raises(ConfigError, match="compiles") as caught:
-        made_of(pipeline_parallel_size=2, enforce_eager=True)
-    assert caught.value.param == "pipeline_parallel_size"
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [
+        ({"pipeline_parallel_size": 2, "enforce_eager": True}, "pipeline_parallel_size"),
+        ({"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}, "distributed_executor_backend"),
+    ],
+)
+def test_what_a_cpu_build_fails_at_later_is_refused_at_once(settings, param):
+    with pytest.raises(ConfigError, match="CPU build") as caught:
+        refuse_what_cannot_run(made_of(**settings)[1])
+    assert caught.value.param == param
