@@ -146,8 +146,13 @@ async def test_all_addresses_dead():
 
 
 async def test_requests_are_spread_by_what_is_in_flight():
+    arrived, all_here = [], asyncio.Event()
+
     async def slow(_, writer):
-        await asyncio.sleep(0.2)
+        arrived.append(1)
+        if len(arrived) == 40:
+            all_here.set()
+        await all_here.wait()
         await streamed(*HELLO)(_, writer)
 
     async with ScriptedServer(slow) as one, ScriptedServer(slow) as two, engine_at(one.url, two.url) as engine:

@@ -154,8 +154,8 @@ def test_requests_per_second(answer_rows):
         times.append(time.monotonic())
         await echo(asked, writer)
 
-    answer_rows([{"payload": {}}] * 11, script=script, qps=50)
-    assert times[-1] - times[0] >= 0.19
+    answer_rows([{"payload": {}}] * 11, script=script, qps=20)
+    assert times[-1] - times[0] >= 0.3
 
 
 def test_files_are_refused_by_name(answer_rows):
