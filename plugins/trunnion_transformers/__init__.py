@@ -22,7 +22,7 @@ PLUGIN = EnginePlugin(
             module="transformers",
             distributions=("transformers",),
             minimum="5.19",
-            below="5.20",
+            below="5.24",
             install="pip install 'trunnion[transformers]'",
         ),
     ),

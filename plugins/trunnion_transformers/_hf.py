@@ -1,4 +1,4 @@
-"""Import what is private of transformers' continuous batching in one place. Written for 5.19.
+"""Import what is private of transformers' continuous batching in one place. Written for 5.19 up to 5.23.
 
 Beyond the public names it relies on these: ``ContinuousBatchingManager`` with ``output_router``, ``logit_processor``,
 ``_create_batch_processor``, ``_generation_loop_body``, ``_generation_step``, ``_run_generation_loop``,
