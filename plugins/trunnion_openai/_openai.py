@@ -6,6 +6,7 @@ cost several times what the network does, per event.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import ssl
 from collections.abc import Mapping
@@ -26,6 +27,13 @@ OMIT: Final[Any] = openai.Omit()
 VERSION: Final = str(openai.__version__)
 
 
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Return the process's one TLS context: reading the certificates takes longer than all the rest of a start."""
+    context: ssl.SSLContext = _http.create_ssl_context()
+    return context
+
+
 def make_http(config: OpenAIConfig) -> Any:
     """Return the one HTTP client, with a pool as large as the requests in flight."""
     return openai.DefaultAsyncHttpxClient(
@@ -35,6 +43,7 @@ def make_http(config: OpenAIConfig) -> Any:
             keepalive_expiry=config.keepalive,
         ),
         timeout=_timeout(config),
+        verify=_tls(),
         follow_redirects=False,  # a POST would be repeated as a GET
     )
 
