@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trunnion.errors import AdapterNotFound, ConfigError, InvalidArgument
+from trunnion.startup import StartupClock
 
 from .adapters import AdapterTable
 from .config import TransformersConfig
 from .errors import load_error
-from .loading import Loaded, load
+from .loading import Loaded, check_model, load
 
 if TYPE_CHECKING:
     from .embedding import Embedder
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     Runner = Generation | Embedder
 
 
-def bring_up(model: str, config: TransformersConfig, adapters: AdapterTable) -> tuple[Loaded, Runner]:
+def bring_up(
+    model: str, config: TransformersConfig, adapters: AdapterTable, clock: StartupClock
+) -> tuple[Loaded, Runner]:
     """Return the model and what runs it; its thread is not started yet. Fills the table of adapters.
 
     Raises:
@@ -27,21 +30,24 @@ def bring_up(model: str, config: TransformersConfig, adapters: AdapterTable) -> 
         InternalError: A library is missing, or failed.
     """
     try:
-        loaded = load(model, config)
-        if loaded.kind == "embed":
+        check_model(model)
+        with clock.stage("import libraries"):
             from .embedding import Embedder
-
+            from .generation import Generation
+        with clock.stage("load model"):
+            loaded = load(model, config)
+        if loaded.kind == "embed":
             return loaded, Embedder(loaded, config)
-        from .generation import Generation
-
-        generation = Generation(loaded, config)
+        with clock.stage("allocate cache"):
+            generation = Generation(loaded, config)
     except Exception as error:
         raise load_error(model, error) from error
-    for name, path in config.adapters.items():
-        adapter = adapters.make(name, path)
-        try:
-            generation.switch.load(adapter)
-        except (AdapterNotFound, InvalidArgument) as error:
-            raise ConfigError(error.message, param=f"adapters.{name}") from error
-        adapters.add(adapter)
+    with clock.stage("load adapters"):
+        for name, path in config.adapters.items():
+            adapter = adapters.make(name, path)
+            try:
+                generation.switch.load(adapter)
+            except (AdapterNotFound, InvalidArgument) as error:
+                raise ConfigError(error.message, param=f"adapters.{name}") from error
+            adapters.add(adapter)
     return loaded, generation

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from trunnion.errors import Cancelled, EngineDead, InternalError, InvalidArgumen
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion.sources import local_adapter
+from trunnion.startup import StartupClock
 
 from .adapters import Adapter, AdapterTable
 from .bring_up import bring_up
@@ -73,9 +75,10 @@ class TransformersEngine:
             if self._info is not None and not self._stopping:
                 return self._info
             self._refuse_stopped()
-            loaded, runner = await self._bring_up()
+            clock = StartupClock()
+            loaded, runner = await self._bring_up(clock)
             try:
-                self._info = self._set_up(loaded, runner)
+                self._info = replace(self._set_up(loaded, runner), startup=clock.startup().stages)
             except BaseException:
                 await asyncio.to_thread(runner.stop)
                 raise
@@ -88,9 +91,9 @@ class TransformersEngine:
             gc.freeze()
         return self._info
 
-    async def _bring_up(self) -> tuple[Loaded, Runner]:
+    async def _bring_up(self, clock: StartupClock) -> tuple[Loaded, Runner]:
         loop = asyncio.get_running_loop()
-        loading = loop.run_in_executor(None, bring_up, self._model, self._config, self._adapters)
+        loading = loop.run_in_executor(None, bring_up, self._model, self._config, self._adapters, clock)
         try:
             return await asyncio.shield(loading)
         except asyncio.CancelledError:

@@ -53,16 +53,19 @@ class Loaded:
         return str(self.model.dtype).removeprefix("torch.")
 
 
+def check_model(model: str) -> None:
+    """Refuse a path that is not there, before anything heavy is imported. Raises :class:`ModelNotFound`."""
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().exists():
+        raise ModelNotFound(f"no model at {model}: the path does not exist", param="model")
+
+
 def load(model: str, config: TransformersConfig) -> Loaded:
     """Load a model as configured.
 
     Raises:
-        ModelNotFound: A path is not there.
         ConfigError: There is no GPU, or the model is neither for completions nor for embeddings.
         Exception: Whatever the library raises, to be mapped by :func:`.errors.load_error`.
     """
-    if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().exists():
-        raise ModelNotFound(f"no model at {model}: the path does not exist", param="model")
     path = str(Path(model).expanduser()) if model.startswith("~") else model
     import torch
 

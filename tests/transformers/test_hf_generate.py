@@ -20,6 +20,9 @@ async def test_info_describes_the_model(engine, model, adapters):
     assert (info.concurrency, info.adapters, info.emits_text) == (16, tuple(adapters), False)
     assert {"reports_load/1", "probes_health/1", "hot_adapters/1"} == info.capabilities.protocols
     assert info.details["dtype"] == "float32"
+    assert [stage.name for stage in info.startup] == [
+        "import libraries", "load model", "allocate cache", "load adapters"
+    ]  # fmt: skip
     assert await engine.start() is info
 
 

@@ -24,15 +24,13 @@ async def own(model):
 
 def threads():
     """Return the threads that engines started; asyncio's own workers may stay."""
-    return [
-        thread for thread in threading.enumerate() if not thread.name.startswith(("MainThread", "asyncio_", "pytest"))
-    ]
+    return {t for t in threading.enumerate() if not t.name.startswith(("MainThread", "asyncio_", "pytest"))}
 
 
 async def test_stop_lets_short_requests_end_and_gives_up_long_ones(own):
     before = threads()
     await own.start()
-    assert len(threads()) == len(before) + 1
+    assert len(threads() - before) == 1
     model = weakref.ref(own._runner._manager.model)
     short = own.generate(ask(max_tokens=20))
     await anext(short)
@@ -46,7 +44,7 @@ async def test_stop_lets_short_requests_end_and_gives_up_long_ones(own):
     for task in waiting:
         with pytest.raises(Cancelled):
             await task
-    assert len(threads()) == len(before)
+    assert not threads() - before
     assert own.load().running == 0
     assert model() is None  # freed without a collection
     for call in (own.start, own.check_health):
@@ -69,7 +67,7 @@ async def test_stop_while_starting(own):
     with pytest.raises((Cancelled, EngineDead)):
         await starting
     await stopping
-    assert len(threads()) == len(before)
+    assert not threads() - before
 
 
 async def test_a_start_that_is_given_up_leaves_nothing(own):
@@ -80,7 +78,7 @@ async def test_a_start_that_is_given_up_leaves_nothing(own):
     with pytest.raises(asyncio.CancelledError):
         await starting
     async with asyncio.timeout(60):
-        while own._lock.locked() or len(threads()) > len(before):
+        while own._lock.locked() or threads() - before:
             await asyncio.sleep(0.05)
 
 
@@ -109,7 +107,7 @@ async def test_an_error_in_the_engine_s_thread_ends_everyone(own, monkeypatch):
             await later
     assert own.load().running == 0
     await own.stop()
-    assert len(threads()) == len(before)
+    assert not threads() - before
 
 
 async def test_the_heap_is_frozen_while_it_runs(model):
@@ -158,4 +156,4 @@ async def test_engines_side_by_side_stop_in_any_order(model):
     await one.stop()
     assert (await first(two)).token_ids == answers[0].token_ids
     await two.stop()
-    assert len(threads()) == len(before)
+    assert not threads() - before
