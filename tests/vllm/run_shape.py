@@ -13,7 +13,7 @@ import psutil
 
 from trunnion.completion import collect
 from trunnion.errors import TrunnionError
-from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
+from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt, TokensPrompt
 from trunnion_vllm.config import VLLMConfig
 from trunnion_vllm.engine import VLLMEngine
 
@@ -46,7 +46,11 @@ async def main(model, config, prompts):
         }
         if config.get("kv_events"):
             ranks = set()
-            async with asyncio.timeout(20):
+            long = [
+                requests[0].with_(prompt=TokensPrompt(token_ids=[10 + n] * 300), request_id=str(n)) for n in range(8)
+            ]
+            await asyncio.gather(*(collect(engine.generate(request)) for request in long))  # blocks are to be filled
+            async with asyncio.timeout(60):
                 async for event in engine.kv_events():
                     ranks.add(event["rank"])
                     if len(ranks) == info.data_parallel:
