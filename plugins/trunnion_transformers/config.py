@@ -46,7 +46,8 @@ class TransformersConfig(PluginConfig):
     max_model_len: int | None = Field(
         default=None,
         ge=2,
-        description="Context length in tokens, prompt and output. Unset: the model's, or what fits the cache if less.",
+        description="Context length in tokens, prompt and output; at most the model's, and what the cache holds. "
+        "Unset: the lesser of the two.",
     )
     page_size: int | None = Field(default=None, ge=4, description="Tokens in a cache block. Unset: 32 on a CPU.")
     num_blocks: int | None = Field(

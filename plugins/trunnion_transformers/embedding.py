@@ -33,9 +33,7 @@ class Embedder:
         self._device = loaded.device
         self._threads = config.threads
         self.pooling = read_pooling(loaded.path, config)
-        self.context = min(
-            config.max_model_len or loaded.context, loaded.context, self.pooling.max_tokens or loaded.context
-        )
+        self.context = min(loaded.context, self.pooling.max_tokens or loaded.context)
         self.max_requests = config.max_requests_per_batch or (CPU_REQUESTS if on_cpu else GPU_REQUESTS)
         self._batch_tokens = config.max_batch_tokens or (8 * CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
         text = self._model.config.get_text_config()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trunnion.capabilities import check_features, used_features
 from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
-from trunnion.errors import Cancelled, EngineDead, InternalError, InvalidArgument, UnsupportedFeature
+from trunnion.errors import Cancelled, ConfigError, EngineDead, InternalError, InvalidArgument, UnsupportedFeature
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion.sources import local_adapter
@@ -104,11 +104,14 @@ class TransformersEngine:
         self._prompts = PromptReader(loaded.tokenizer, int(loaded.model.get_input_embeddings().num_embeddings))
         self._meter.capacity = runner.max_requests
         self._defaults, self._eos = loaded.defaults, loaded.eos
+        room = min(loaded.context, runner.room if runner.kind == "generate" else runner.context)
+        self._context = self._config.max_model_len or room
+        if self._context > room:
+            what = "the model's context" if room == loaded.context else "the KV cache; raise num_blocks"
+            message = f"max_model_len is {self._context}, more than the {room} tokens of {what}"
+            raise ConfigError(message, param="max_model_len")
         if runner.kind == "generate":
-            self._context = min(self._config.max_model_len or loaded.context, loaded.context, runner.room)
             runner.open(asyncio.get_running_loop())
-        else:
-            self._context = runner.context
         return describe(self._model, loaded, runner, self._config, context=self._context, adapters=self._adapters.names)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:

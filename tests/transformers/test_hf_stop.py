@@ -125,6 +125,8 @@ async def test_the_heap_is_frozen_while_it_runs(model):
         (None, {"device": "cuda"}, ConfigError, "device"),
         (None, {"adapters": {"a": "/nowhere"}}, ConfigError, "adapters.a"),
         (None, {"num_blocks": 10**9}, ConfigError, "num_blocks"),
+        (None, {"max_model_len": 2049}, ConfigError, "max_model_len"),
+        (None, {"max_model_len": 500, "num_blocks": 20}, ConfigError, "max_model_len"),
         (None, {"attention": "flash_attention_2"}, ConfigError, "attention"),
     ],
 )
