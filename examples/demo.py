@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 
 import ray
@@ -76,7 +77,7 @@ def batch(engine: str, model: str | None, config: dict[str, object]) -> None:
     )
     for row in processor(ray.data.from_items(QUESTIONS)).take_all():
         adapter = f" [dim](adapter {row['model']})[/]" if row.get("model") else ""
-        answer = row["generated_text"] if not row["error"] else f"[red]{row['error']['message']}"
+        answer = row["generated_text"] if not row["error"] else f"[red]{row['error']['message']}[/] (wrong on purpose)"
         console.print(f"  {row['question']}{adapter}\n    -> {answer}")
     console.print(f"[dim]  {time.perf_counter() - began:.1f} s, the engine's start included")
 
@@ -118,4 +119,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        sys.exit(130)

@@ -195,22 +195,45 @@ def output_schema(input_schema: Any) -> Any:
     return pa.schema([*kept, *(pa.field(name, kind) for name, kind in columns.items())])
 
 
-def open_output(name: str, stream: TextIO | None, input_schema: Any) -> RowOutput:
-    """Open the output by its name; ``stream`` is where "-" goes.
+def check_output(name: str, *, source: str, overwrite: bool) -> str:
+    """Return the output's format, before an engine spends its start-up time.
 
     Raises:
-        ConfigError: The name has an unknown suffix, or its folder is missing.
+        ConfigError: The name has an unknown suffix, its folder is missing, or a file would be lost.
     """
     kind = file_format(name, "OUTPUT")
     if name == "-":
+        return kind
+    path = Path(name).expanduser()
+    why = None
+    if path.is_dir():
+        why = "is a folder; name a file in it"
+    elif not path.absolute().parent.is_dir():
+        why = "cannot be written: its folder does not exist"
+    elif path.exists() and source != "-" and path.samefile(Path(source).expanduser()):
+        why = "is the input; name another file"
+    elif path.exists() and not overwrite:
+        why = "exists; name another file, or replace it with --overwrite"
+    if why is not None:
+        raise ConfigError(f"OUTPUT {name} {why}", param="OUTPUT")
+    return kind
+
+
+def open_output(name: str, stream: TextIO | None, input_schema: Any) -> RowOutput:
+    """Open the output by its name, which was checked; ``stream`` is where "-" goes.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    if name == "-":
         return JsonlOutput(None, stream)
     path = Path(name).expanduser()
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        why = "is a folder; name a file in it" if path.is_dir() else "cannot be written: its folder does not exist"
-        raise ConfigError(f"OUTPUT {name} {why}", param="OUTPUT")
-    if kind == "jsonl":
-        return JsonlOutput(path)
-    return SpooledParquetOutput(path) if input_schema is None else ParquetOutput(path, input_schema)
+    try:
+        if file_format(name, "OUTPUT") == "jsonl":
+            return JsonlOutput(path)
+        return SpooledParquetOutput(path) if input_schema is None else ParquetOutput(path, input_schema)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT {name} cannot be written: {error.strerror}", param="OUTPUT") from error
 
 
 def _json_value(value: Any) -> Any:

@@ -45,6 +45,7 @@ def run(
     ray: Annotated[
         bool, typer.Option("--ray", help="Run on Ray: the local machine, or the cluster of RAY_ADDRESS.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT where it exists.")] = False,
     replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: engines side by side.")] = 1,
     verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
@@ -52,14 +53,14 @@ def run(
     """Answer every row of INPUT and write it, with the answer or its error, to OUTPUT, in the same order.
 
     A row holds `messages`, `prompt` or `prompt_token_ids`, and may hold `sampling_params`, `model` (an adapter),
-    `tools`, `tool_choice` and `response_format`. Every input column is kept.
+    `tools`, `tool_choice` and `response_format`. Every input column is kept. Ends with 1 if every row failed.
     """
     from trunnion.rows import RowColumns, RowOptions
 
     from .job import Job
     from .progress import Progress
     from .row_input import RowInput, file_format
-    from .row_output import open_output
+    from .row_output import check_output, open_output
 
     if replicas != 1 and not ray:
         raise typer.BadParameter("--replicas needs --ray")
@@ -70,10 +71,11 @@ def run(
         )
     names = frozenset({model}) if model else frozenset()
     options = RowOptions(columns=columns, sampling=parse_assignments("--sampling", sampling or ()), base_models=names)
-    file_format(target, "OUTPUT")
     if ray and source == "-":
         raise typer.BadParameter("--ray reads a file; stdin is read in process alone")
+    file_format(target, "OUTPUT")
     rows = RowInput(source)
+    check_output(target, source=source, overwrite=overwrite)
     spec = build_spec(engine, model, settings, adapter, batch=True)
     output = open_output(target, claim_stdout() if target == "-" else None, rows.schema)
     job = Job(
@@ -94,3 +96,5 @@ def run(
             run_async(lambda interrupts: job.guard(job.run_here(), interrupts))
     except BrokenPipeError as error:  # whoever read our stdout has enough
         raise typer.Exit(1) from error
+    if job.n_in and not job.progress.ok:
+        raise typer.Exit(1)  # every row failed

@@ -228,7 +228,7 @@ def check_features(used: Iterable[str], capabilities: Capabilities, *, engine: s
             why = capabilities.reasons.get(feature)
             param = feature.removeprefix("sampling.")
             msg = f"engine {engine!r} does not support {param}" + (f": {why}" if why else "")
-            msg += f"; leave {param} out, or choose an engine that has it (`trunnion plugins list`)"
+            msg += f"; leave {param} out, or choose an engine that has it (`trunnion engines --markdown`)"
             raise UnsupportedFeature(msg, param=param, details={"engine": engine, "feature": feature})
 
 

@@ -45,7 +45,7 @@ class EngineInfo:
         context_length: Prompt plus completion tokens that fit; None where unknown.
         tokenizer: Where the stages find the tokenizer; None where the engine keeps it to itself.
         concurrency: Useful number of requests in flight.
-        capabilities: The plugin's, narrowed for the model at hand.
+        capabilities: The plugin's, narrowed for the model at hand; left out, they are the plugin's as they stand.
         adapters: LoRA adapters loaded at start.
         data_parallel: Number of data-parallel ranks.
         kv_layout: For KV-aware routers.

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 from ._flow import transduce, until
 from ._local_files import must_fetch, with_local_files
@@ -110,6 +111,8 @@ class Pipeline:
                 self._engine = await self._fetch_and_build()
             with self._clock.stage("start engine"):
                 info = await self.engine.start()
+            if not info.capabilities.features:
+                info = replace(info, capabilities=self.registry.engine(self.spec.engine.engine).capabilities)
             with self._clock.stage("stages"):
                 self._preparer = Preparer(self.spec, self.registry, info)
             if hooks:

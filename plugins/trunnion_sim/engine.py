@@ -91,8 +91,7 @@ class SimEngine:
             await self._sleep(config.ttft * slow)
             produced = 0
             for chunk in self._chunks(request, text, prompt_tokens):
-                if produced:
-                    await self._sleep(config.tpot * slow * len(chunk.delta.token_ids))
+                await self._sleep(config.tpot * slow * (len(chunk.delta.token_ids) - (not produced)))
                 if breaks and (produced + len(chunk.delta.token_ids) > config.fault_after or chunk.last):
                     await self._strike()
                 produced += len(chunk.delta.token_ids)

@@ -157,3 +157,24 @@ def test_memory_is_bounded_by_rows_in_flight_not_by_the_file(cli):
         taken += os.write(process.stdin.fileno(), line.encode())
         assert taken < 20_000_000
     assert cli.interrupt(process).code == 130
+
+
+def test_no_file_is_lost_unless_told_to(cli):
+    cli.write("in.jsonl", [{"prompt": "a"}])
+    assert cli.run("run", "in.jsonl", "out.jsonl", *SIM).code == 0
+    again = cli.run("run", "in.jsonl", "out.jsonl", *SIM)
+    assert again.code == 2
+    assert "OUTPUT out.jsonl exists; name another file, or replace it with --overwrite" in again.err
+    assert cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--overwrite").code == 0
+    same = cli.run("run", "in.jsonl", "in.jsonl", *SIM, "--overwrite")
+    assert same.code == 2
+    assert "is the input" in same.err
+    assert cli.read("in.jsonl") == [{"prompt": "a"}]
+
+
+def test_a_run_in_which_every_row_failed_says_so_by_its_exit_code(cli):
+    cli.write("in.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--sampling", "top_k=5")
+    assert result.code == 1
+    assert "2 rows in = 0 ok + 2 failed" in result.err
+    assert len(cli.read("out.jsonl")) == 2

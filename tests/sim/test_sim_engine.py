@@ -428,3 +428,14 @@ async def test_temperature_zero_and_a_narrow_nucleus_are_greedy():
     assert await text_of(ask(sampling={"temperature": 0, "seed": 2})) == greedy
     assert await text_of(ask(sampling={"temperature": 1, "seed": 2})) != greedy
     assert await text_of(ask(sampling={"temperature": 1, "seed": 2, "top_p": 0.01})) == greedy
+
+
+async def test_time_per_token_counts_however_many_ride_on_an_event():
+    async def seconds(**fields):
+        async with sim(tpot=0.02) as engine:
+            began = time.monotonic()
+            await run(engine, ask(max_tokens=6, **fields))
+            return time.monotonic() - began
+
+    assert await seconds(delivery="final") >= 0.1
+    assert await seconds(delivery="delta") >= 0.1

@@ -1,0 +1,84 @@
+"""The plugin of CONTRIBUTING's guide works as it is printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from trunnion_demo import model_path
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Write an engine plugin")[1].split("\n## ")[0]
+LIBRARY = '''
+"""The library that the guide's plugin mounts: it repeats the prompt."""
+
+
+class Step:
+    def __init__(self, ids, reason):
+        self.ids, self.reason, self.last = ids, reason, reason is not None
+
+
+class Foo:
+    def submit(self, ids, max_tokens):
+        return Job(ids[:max_tokens])
+
+    async def close(self):
+        pass
+
+
+class Job:
+    def __init__(self, ids):
+        self.ids = ids
+
+    async def __aiter__(self):
+        for token in self.ids[:-1]:
+            yield Step([token], None)
+        yield Step(self.ids[-1:], "length")
+
+    def abort(self):
+        pass
+
+
+async def load(model, device):
+    return Foo()
+'''
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """Install what the guide prints, as an installer would; return the environment that finds it."""
+    (described,), (registers, engine) = blocks("toml"), blocks("python")
+    project = tomllib.loads(described)["project"]
+    info = tmp_path / f"trunnion_foo-{project['version']}.dist-info"
+    package = tmp_path / "trunnion_foo"
+    info.mkdir()
+    package.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
+    )
+    ((name, module),) = project["entry-points"]["trunnion.plugins"].items()
+    (info / "entry_points.txt").write_text(f"[trunnion.plugins]\n{name} = {module}\n", encoding="utf-8")
+    (package / "__init__.py").write_text(registers, encoding="utf-8")
+    (package / "engine.py").write_text(engine, encoding="utf-8")
+    (tmp_path / "foo.py").write_text(LIBRARY, encoding="utf-8")
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+def test_the_guides_plugin_answers(installed: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trunnion_cli.main", "chat", str(model_path()), "--engine", "foo"]
+    command += ["--message", "hello there", "--sampling", "max_tokens=500", "--sampling", "temperature=0.5"]
+    done = subprocess.run(command, env=installed, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "hello there" in done.stdout
+    refused = subprocess.run([*command, "--sampling", "top_k=3"], env=installed, capture_output=True, check=False)
+    assert b"does not support top_k" in refused.stderr
