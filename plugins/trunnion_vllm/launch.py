@@ -24,6 +24,8 @@ from .spawn import without_main
 logger = logging.getLogger("trunnion.vllm")
 KV_CACHE: Final = "VLLM_CPU_KVCACHE_SPACE"
 THREADS: Final = "VLLM_CPU_OMP_THREADS_BIND"
+LOG_STREAM: Final = "VLLM_LOGGING_STREAM"
+"""vLLM logs to stdout, which belongs to the program that mounts it; stderr is taken unless the environment says."""
 SHUTDOWN_TIMEOUT: Final = 20.0
 """Seconds that vLLM's processes have to end by themselves; their interpreters take some while over torch's heap."""
 
@@ -43,6 +45,7 @@ def prepare_environment(config: VLLMConfig) -> None:
 
     Where neither says, what vLLM could not start with on an ordinary machine is replaced, see :mod:`.cpu_defaults`.
     """
+    os.environ.setdefault(LOG_STREAM, "ext://sys.stderr")
     wanted: dict[str, int | str | None] = {KV_CACHE: config.kv_cache_gib, THREADS: config.cpu_threads_bind}
     if device_of(config) == "cpu":
         ranks = world_size(config)

@@ -171,6 +171,19 @@ def test_cpu_settings_reach_the_environment_unless_it_holds_them(monkeypatch, ca
         prepare_environment(VLLMConfig(device="cuda", kv_cache_gib=2))
 
 
+@pytest.mark.parametrize(("given", "taken"), [(None, "ext://sys.stderr"), ("ext://sys.stdout", "ext://sys.stdout")])
+def test_logs_leave_stdout_to_the_program(monkeypatch, given, taken):
+    import os
+
+    from trunnion_vllm.launch import LOG_STREAM, prepare_environment
+
+    monkeypatch.setenv(LOG_STREAM, given or "")
+    if given is None:
+        monkeypatch.delenv(LOG_STREAM)
+    prepare_environment(VLLMConfig(device="cuda"))
+    assert os.environ[LOG_STREAM] == taken
+
+
 def test_a_cpu_build_keeps_its_last_adapter_slot_empty():
     args = {"enable_lora": True, "max_loras": 2, "max_cpu_loras": 2}
     assert with_spare_slot(args, 2) == {"enable_lora": True, "max_loras": 3, "max_cpu_loras": 3}
