@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 import socket
+from typing import Final
 
 from trunnion import EngineSpec
 from trunnion.errors import ConfigError
@@ -14,6 +15,9 @@ from trunnion_http import HTTPServer, HTTPSettings, PipelineModel, create_app, m
 from .console import say
 from .interrupts import Interrupts
 from .starting import opened
+
+_LAST_WORDS: Final = 2.0
+"""Seconds in which streams that are cut short get their error event."""
 
 
 async def serve_here(
@@ -36,14 +40,22 @@ async def serve_here(
         say(f"starting {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " ...")
         async with opened(spec) as pipeline:
             app = create_app([PipelineModel(name, pipeline)], http)
-            server = make_server(app, host=host, shutdown_timeout=drain)
+            server = make_server(app, host=host, shutdown_timeout=drain + _LAST_WORDS)
+
+            async def stop() -> None:
+                load = pipeline.load()
+                running = 0 if load is None else load.running + load.waiting
+                wait = f", {drain:g} s at most for {running} in flight; Ctrl-C again ends it at once" if running else ""
+                say(f"stopping{wait} ...")
+                await pipeline.stop(drain=drain)
+
+            server.on_stop = stop
             interrupts.action = lambda: None  # uvicorn takes the signals, and hands them on once it has drained
             announcing = asyncio.ensure_future(_announce(server, listener, name, tuple(pipeline.info.adapters)))
             try:
                 await server.serve(sockets=[listener])
             finally:
                 announcing.cancel()
-            say("stopping ...")
 
 
 def bind(host: str, port: int) -> socket.socket:

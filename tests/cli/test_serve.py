@@ -36,6 +36,8 @@ def test_it_serves_until_a_signal_and_ends_streams(cli, number):
     assert result.code == 128 + number, result
     assert "stopping" in result.err
     assert "Traceback" not in result.err
+    last = [line for line in stream.read().decode().splitlines() if line.startswith("data: ")][-1]
+    assert "the engine was stopped" in json.loads(last.removeprefix("data: "))["error"]["message"]
     stream.close()
 
 
