@@ -8,6 +8,7 @@ from trunnion.plugin import EnginePlugin, LibraryRequirement
 from .capabilities import UPPER_BOUND
 from .config import VLLMConfig
 from .placement import resources
+from .suits import suits
 
 PLUGIN = EnginePlugin(
     name="vllm",
@@ -26,6 +27,7 @@ PLUGIN = EnginePlugin(
         ),
     ),
     hardware=("cpu", "gpu"),
+    suits=suits,
     batch_config={"usage": "batch"},
 )
 
