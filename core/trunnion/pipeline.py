@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from typing import Final
 
 from ._flow import transduce, until
 from ._local_files import must_fetch, with_local_files
@@ -27,6 +28,7 @@ from .spec import EngineSpec, PipelineSpec
 from .startup import Startup, StartupClock
 
 logger = logging.getLogger("trunnion.pipeline")
+_FIRST: Final = GenerateRequest(prompt=MessagesPrompt(messages=({"role": "user", "content": "Hello"},)))
 
 _OFFLOAD_CHARACTERS = 20_000
 """Prompts longer than this are templated and tokenized on a worker thread, so that the loop stays free."""
@@ -115,6 +117,10 @@ class Pipeline:
                 info = replace(info, capabilities=self.registry.engine(self.spec.engine.engine).capabilities)
             with self._clock.stage("stages"):
                 self._preparer = Preparer(self.spec, self.registry, info)
+                if info.capabilities.prompts[:1] != ("messages",):
+                    # Template and tokenizer load with the first request they see; no user should wait for that. What
+                    # is wrong with them, such as a model without a template, concerns the requests that need them.
+                    await asyncio.to_thread(self._preparer.prepare_one, _FIRST)
             if hooks:
                 self._hooks = HookChain(hooks)
                 with self._clock.stage("hooks"):

@@ -71,3 +71,13 @@ async def test_a_forced_call_needs_structured_output(pipeline):
         await pipeline.complete(request)
     with pytest.raises(InvalidArgument, match="not among the tools"):
         await pipeline.complete(request.with_(tool_choice={"type": "function", "function": {"name": "x"}}))
+
+
+async def test_the_tokenizer_is_there_before_the_first_request(byte_level, monkeypatch):
+    from trunnion_stages import _tokenizers
+
+    monkeypatch.setattr(_tokenizers, "_cache", {})
+    spec = trunnion.engine_spec("sim", None, {"tokenizer": str(byte_level)})
+    async with trunnion.open_pipeline(spec) as pipeline:
+        monkeypatch.setattr(_tokenizers, "_load", None)
+        assert await events_of(pipeline)
