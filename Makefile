@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help venv demo test test-unit test-ray test-engine test-long test-vllm-versions lint format bench constraints clean
+.PHONY: help venv demo test test-unit test-slow test-ray test-engine test-long test-vllm-versions lint format bench constraints clean
 help:
 	@echo "make demo       one engine plugin answers a Ray Data batch and an OpenAI client through Ray Serve"
 	@echo "make test       lint, types, import rules, unit, Ray and real-engine tests (about 20 minutes on two cores)"
@@ -53,10 +53,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix $(CHECKED)
 	$(BIN)/ruff format $(CHECKED)
 
-test: lint test-unit test-ray test-engine
+test: lint test-unit test-slow test-ray test-engine
 
 test-unit: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 -p no:benchmark -m "not ray and not engine and not long"
+	$(BIN)/python -m pytest -q -n 2 -p no:benchmark -m "not slow and not ray and not engine and not long"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -p no:benchmark -m "slow and not ray and not engine and not long"
 
 test-ray: $(STAMP)
 	$(BIN)/python -m pytest -q -m "ray and not engine and not long"

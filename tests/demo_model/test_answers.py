@@ -12,6 +12,8 @@ from trunnion_demo import PROMPTS, DemoPrompt
 from trunnion_demo.corpus import MANNERS
 from trunnion_demo.training.probe import MARGIN
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -13,6 +13,8 @@ import pytest
 
 from trunnion_demo import model_path
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Write an engine plugin")[1].split("\n## ")[0]
 LIBRARY = '''

@@ -13,6 +13,8 @@ from trunnion.errors import Cancelled, ConfigError, DeadlineExceeded, EngineDead
 from trunnion_openai.config import OpenAIConfig
 from trunnion_openai.engine import OpenAIEngine
 
+pytestmark = pytest.mark.slow
+
 
 async def endless(_, writer):
     writer.write(STREAM_HEAD)

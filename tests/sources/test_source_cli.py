@@ -17,6 +17,8 @@ import trunnion as t
 from trunnion_cli import starting
 from trunnion_cli.starting import FetchBar, describe, size
 
+pytestmark = pytest.mark.slow
+
 FILES = model_files()
 
 

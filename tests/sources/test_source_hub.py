@@ -13,6 +13,8 @@ from source_servers import CHUNK, FakeHub, FileServer, served
 from trunnion_sources.config import HubConfig
 from trunnion_sources.weights import choose
 
+pytestmark = pytest.mark.slow
+
 FILES = model_files()
 
 

@@ -14,6 +14,8 @@ from source_servers import CHUNK
 import trunnion as t
 from trunnion.errors import Cancelled, ConfigError, DeadlineExceeded, InternalError
 
+pytestmark = pytest.mark.slow
+
 FILES = model_files(600_000)
 WEIGHTS = "/m/model.safetensors"
 

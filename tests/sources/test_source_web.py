@@ -13,6 +13,8 @@ from source_servers import FileServer, served
 
 from trunnion.errors import ConfigError, InvalidArgument, ModelNotFound, PermissionDenied, Transient
 
+pytestmark = pytest.mark.slow
+
 FILES = model_files()
 
 
