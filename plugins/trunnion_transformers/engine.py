@@ -14,6 +14,7 @@ from trunnion.capabilities import check_features, used_features
 from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
 from trunnion.errors import Cancelled, ConfigError, EngineDead, InternalError, InvalidArgument, UnsupportedFeature
 from trunnion.events import GenerateEvent
+from trunnion.plugin_tools import context_overflow
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion.sources import local_adapter
 from trunnion.startup import StartupClock
@@ -22,7 +23,6 @@ from .adapters import Adapter, AdapterTable
 from .bring_up import bring_up
 from .config import TransformersConfig
 from .describe import describe
-from .errors import overflow
 from .load import LoadMeter
 from .loading import Loaded
 from .plan import Defaults, make_plan
@@ -129,7 +129,7 @@ class TransformersEngine:
         ids = await self._prompts.read(request.prompt)
         sampling = request.sampling
         if len(ids) + (sampling.max_tokens or 1) > self._context:
-            raise overflow(len(ids), sampling.max_tokens, self._context)
+            raise context_overflow(len(ids), sampling.max_tokens, self._context)
         generation = self._generating()  # tokenizing may have taken a while
         adapter = None if request.adapter is None else self._adapters.get(request.adapter)
         final = request.delivery == "final"
@@ -287,7 +287,7 @@ class TransformersEngine:
         embedder.check_dimensions(dimensions)
         ids = [await self._prompts.read(prompt) for prompt in prompts]
         if too_long := next((one for one in ids if len(one) > self._context), None):
-            raise overflow(len(too_long), None, self._context)
+            raise context_overflow(len(too_long), None, self._context)
         self._meter.add(len(ids))
         try:
             return await embedder.embed(ids, dimensions)

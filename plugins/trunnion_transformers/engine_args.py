@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
-import importlib.util
 from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
+
+from trunnion.plugin_tools import fields_in_source, first_unknown
 
 _STEP: Final = "every request is sampled by Python code of its own in each step, which a graph would leave out"
 OURS: Final = {
@@ -35,32 +33,11 @@ OURS: Final = {
 @lru_cache(maxsize=1)
 def known_engine_args() -> frozenset[str]:
     """Return the field names of ContinuousBatchingConfig, read from the source; empty where it is not installed."""
-    try:
-        spec = importlib.util.find_spec("transformers")
-    except (ImportError, ValueError):
-        return frozenset()
-    if spec is None or not spec.submodule_search_locations:
-        return frozenset()
-    source = Path(spec.submodule_search_locations[0]) / "generation" / "configuration_utils.py"
-    try:
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError):
-        return frozenset()
-    return frozenset(
-        item.target.id
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and node.name == "ContinuousBatchingConfig"
-        for item in node.body
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    )
+    return fields_in_source("transformers", "generation/configuration_utils.py", ("ContinuousBatchingConfig",))
 
 
 def unknown_args_message(given: Iterable[str], known: Iterable[str]) -> str | None:
     """Return why a name among ``given`` cannot be set, with a suggestion; None if all can."""
-    names = sorted(set(known) - set(OURS))
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-            return f"ContinuousBatchingConfig has no field {name!r}; {hint}"
-    return None
+    names = set(known) - set(OURS)
+    otherwise = f"there are: {', '.join(sorted(names))}"
+    return first_unknown(given, names, what="ContinuousBatchingConfig has no field", otherwise=otherwise)

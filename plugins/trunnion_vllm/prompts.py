@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from trunnion.errors import UnsupportedFeature
+from trunnion.plugin_tools import context_overflow
 from trunnion.requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt, TokensPrompt
 
 from .errors import MAPPED
-from .limits import context_overflow
 
 _SHORT_TEXT: Final = 4096
 """Characters up to which text is tokenized in the event loop; more goes to a thread."""

@@ -11,7 +11,7 @@ from trunnion.errors import ConfigError, InternalError, ModelNotFound
 from trunnion.registry import validate_config
 from trunnion_transformers import PLUGIN, TransformersConfig, placement
 from trunnion_transformers.engine_args import OURS, known_engine_args, unknown_args_message
-from trunnion_transformers.errors import load_error, overflow
+from trunnion_transformers.errors import load_error
 from trunnion_transformers.loading import kind_of
 from trunnion_transformers.sizes import CPU_CACHE_TOKENS, choose_sizes
 
@@ -150,8 +150,3 @@ def test_what_loading_raises_is_mapped(error, wanted, param):
     mapped = load_error("some/model", error)
     assert (type(mapped), mapped.param) == (wanted, param)
     assert str(error) in mapped.message
-
-
-def test_an_overflow_says_what_would_fit():
-    assert "at most 10 tokens" in overflow(90, 20, 100).message
-    assert overflow(120, None, 100).param == "prompt"
