@@ -77,9 +77,8 @@ def pipelined(pipeline: Any, work: Work) -> Ask:
 
 def bare_vllm(pipeline: Any, work: Work) -> Ask:
     """Return how vLLM is asked without us, on the same AsyncLLM."""
-    from vllm.sampling_params import RequestOutputKind
-
     from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
     llm = pipeline.engine._llm
     tokenizer = llm.get_tokenizer()
@@ -103,7 +102,6 @@ def bare_vllm(pipeline: Any, work: Work) -> Ask:
 def bare_transformers(pipeline: Any, work: Work) -> Ask:
     """Return how transformers is asked without us: its own manager and thread, with the sizes that the plugin chose."""
     import torch
-
     from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
     details = pipeline.info.details

@@ -16,6 +16,9 @@ from concurrent.futures import Future
 from typing import Any
 
 import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers import LogitsProcessorList as NoProcessors
+from transformers import __version__ as VERSION  # noqa: N812
 from transformers.generation.continuous_batching.cb_logits_processors import (
     ContinuousBatchingLogitsProcessorList as LogitsProcessorList,
 )
@@ -23,10 +26,6 @@ from transformers.generation.continuous_batching.continuous_api import Continuou
 from transformers.generation.continuous_batching.model_runner import infer_max_single_request_tokens
 from transformers.generation.continuous_batching.requests import RequestStatus
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
-
-from transformers import ContinuousBatchingConfig, GenerationConfig
-from transformers import LogitsProcessorList as NoProcessors
-from transformers import __version__ as VERSION  # noqa: N812
 
 from .plan import Plan, salted
 from .turns import Turns

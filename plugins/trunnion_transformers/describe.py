@@ -19,7 +19,6 @@ def describe(
 ) -> EngineInfo:
     """Return what the pipeline and the adapters need to know."""
     import torch
-
     import transformers
 
     tokenizer = None

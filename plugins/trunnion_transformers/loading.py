@@ -68,7 +68,6 @@ def load(model: str, config: TransformersConfig) -> Loaded:
     """
     path = str(Path(model).expanduser()) if model.startswith("~") else model
     import torch
-
     import transformers
 
     hub = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+import vllm
+from vllm import PoolingParams, SamplingParams
 from vllm.distributed.kv_events import KVEventBatch
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
@@ -27,9 +29,6 @@ from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.metrics.loggers import AggregateStatLoggerBase, PrometheusStatLogger
-
-import vllm
-from vllm import PoolingParams, SamplingParams
 
 try:
     from vllm import exceptions as _exceptions

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.engine
 @pytest.fixture(scope="module")
 def tokenizer():
     from transformers import AutoTokenizer
+
     from trunnion_demo import model_path
 
     return AutoTokenizer.from_pretrained(model_path())

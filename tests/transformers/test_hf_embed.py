@@ -26,7 +26,6 @@ def encoder(tmp_path_factory):
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
     from tokenizers.processors import TemplateProcessing
-
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     path = tmp_path_factory.mktemp("encoder")
@@ -63,7 +62,6 @@ async def embedded(path, texts=TEXTS, dimensions=None, **values):
 def reference(path, text, mode):
     """Return what the library gives for one text alone, pooled by hand and of length 1."""
     import torch
-
     from transformers import AutoModel, AutoTokenizer
 
     with torch.inference_mode():

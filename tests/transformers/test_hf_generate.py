@@ -28,7 +28,6 @@ async def test_info_describes_the_model(engine, model, adapters):
 
 async def test_the_answer_is_that_of_the_library_alone(engine, model, tokenizer):
     import torch
-
     from transformers import AutoModelForCausalLM
 
     bare = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)

@@ -78,6 +78,7 @@ def test_what_may_be_drawn(sampler, torch, values, allowed):
 
 def test_it_narrows_as_the_library_does(torch):
     from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
     from trunnion_transformers.sampler import narrow
 
     torch.manual_seed(3)

@@ -56,10 +56,10 @@ WANTED = {
 
 
 def test_every_exception_class_is_mapped(vllm):
+    from vllm import exceptions
     from vllm.v1.engine import exceptions as engine_exceptions
 
     from trunnion_vllm.errors import map_error
-    from vllm import exceptions
 
     found = {
         name: value
@@ -85,8 +85,9 @@ def test_every_exception_class_is_mapped(vllm):
 )
 @pytest.mark.parametrize("kind", [ValueError, "VLLMValidationError"])
 def test_refusals_are_read(vllm, kind, message, error, param):
-    from trunnion_vllm.errors import map_error
     from vllm import exceptions
+
+    from trunnion_vllm.errors import map_error
 
     cls = kind if kind is ValueError else getattr(exceptions, kind)
     mapped = map_error(cls(message))

@@ -31,6 +31,7 @@ async def answer(engine, prompt, *media):
 
 async def test_a_vision_model_sees(vllm_environment, model, tmp_path):
     from transformers import AutoTokenizer
+
     from trunnion_vllm.engine import VLLMEngine
     from trunnion_vllm.media import wire_part
 

@@ -17,9 +17,8 @@ TEMPLATE = (
 def make(folder, tokenizer_path):
     """Write model, tokenizer and processor to a folder; return its path."""
     import torch
-    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
     import transformers as hf
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     tokenizer = hf.AutoTokenizer.from_pretrained(tokenizer_path)
     tokenizer.chat_template = TEMPLATE
