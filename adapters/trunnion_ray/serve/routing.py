@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from .relay import RelayedRequest
 
 _BOUND: Final = 100_000
 """Requests in flight whose end is awaited; the oldest beyond it are forgotten."""
+_UNDERWAY: Final = 1.0
+"""Seconds for which a replica that was ranked first counts as chosen, until Serve says that it was."""
 
 
 def request_router_config(config: RouterConfig) -> RequestRouterConfig:
@@ -45,6 +47,9 @@ class TrunnionRequestRouter(RequestRouter):  # type: ignore[misc]
         self._router: Router = get_registry().build_router(router, config)
         self._in_flight: dict[str, int] = {}
         self._sent: OrderedDict[str, tuple[GenerateRequest, str]] = OrderedDict()
+        # Requests that are being sent. Serve awaits between its choice and on_request_routed; without these, all that
+        # come in that moment would find the same replica the least loaded.
+        self._underway: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -52,17 +57,32 @@ class TrunnionRequestRouter(RequestRouter):  # type: ignore[misc]
         """Return the replicas, the best first."""
         request = _request_of(pending_request)
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        ranking = self._router.rank(request, [self._candidate(r) for r in candidate_replicas])
-        return [[replicas[candidate.id]] for group in ranking.groups for candidate in group.candidates]
+        number = None if pending_request is None else pending_request.metadata.internal_request_id
+        underway = self._count_underway(number)
+        ranking = self._router.rank(request, [self._candidate(r, underway) for r in candidate_replicas])
+        order = [candidate.id for group in ranking.groups for candidate in group.candidates]
+        if order and number is not None:
+            self._underway[number] = (order[0], time.monotonic())
+        return [[replicas[unique]] for unique in order]
 
-    def _candidate(self, replica: RunningReplica) -> Candidate:
+    def _count_underway(self, number: str | None) -> Counter[str]:
+        """Return how many other requests are about to be sent to each replica."""
+        self._underway.pop(number or "", None)
+        old = time.monotonic() - _UNDERWAY
+        while self._underway and next(iter(self._underway.values()))[1] < old:
+            self._underway.popitem(last=False)
+        return Counter(unique for unique, _ in self._underway.values())
+
+    def _candidate(self, replica: RunningReplica, underway: Counter[str]) -> Candidate:
         unique = replica.replica_id.unique_id
         load, age = _load_of(replica.routing_stats)
-        return Candidate(id=unique, in_flight=self._in_flight.get(unique, 0), load=load, load_age=age)
+        in_flight = self._in_flight.get(unique, 0) + underway[unique]
+        return Candidate(id=unique, in_flight=in_flight, load=load, load_age=age)
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:  # noqa: ARG002
         """Count the request, and tell the router."""
         unique = replica_id.unique_id
+        self._underway.pop(pending_request.metadata.internal_request_id, None)
         self._in_flight[unique] = self._in_flight.get(unique, 0) + 1
         request = _request_of(pending_request)
         self._sent[pending_request.metadata.internal_request_id] = (request, unique)
