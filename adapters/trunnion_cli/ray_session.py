@@ -27,19 +27,25 @@ async def ray_session() -> AsyncIterator[None]:
         import ray
     except ImportError as error:
         raise ConfigError("--ray needs Ray: pip install 'trunnion[ray]'") from error
-    level = logging.INFO if STATE.verbose else logging.ERROR
     address = None if os.environ.get("RAY_ADDRESS") else "local"
 
     def start() -> None:  # on a thread: Ray would take the signals over on the main one
+        level = logging.INFO if STATE.verbose else logging.ERROR
         ray.init(address=address, include_dashboard=False, log_to_driver=STATE.verbose, logging_level=level)
-        for name in ("ray", "ray.data", "ray.serve"):
-            logging.getLogger(name).setLevel(level)
+        _log_from(level)
 
     try:
         await asyncio.to_thread(start)
         yield
     finally:
+        if not STATE.verbose:
+            _log_from(logging.CRITICAL + 1)  # an interrupted job's threads find Ray gone, and report it as an error
         ray.shutdown()
+
+
+def _log_from(level: int) -> None:
+    for name in ("ray", "ray.data", "ray.serve"):
+        logging.getLogger(name).setLevel(level)
 
 
 def for_workers(spec: EngineSpec) -> EngineSpec:
