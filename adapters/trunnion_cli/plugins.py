@@ -39,6 +39,7 @@ def _facts(record: PluginRecord) -> dict[str, Any]:
         "distribution": record.distribution,
         "version": record.version,
         "reason": record.reason,
+        "deprecated": list(record.deprecated),
         "entry_point": record.entry_point,
         "module": record.module,
         "summary": "" if record.plugin is None else record.plugin.summary,
@@ -69,6 +70,9 @@ def doctor(*, debug: Debug = False) -> None:  # noqa: ARG001 - kept by its callb
     broken = 0
     for record in records:
         state = record.state.value
+        for sentence in record.deprecated:
+            typer.echo(f"deprecated: {record.kind} {record.name} (from {record.distribution} {record.version})")
+            typer.echo(f"  what: {sentence}")
         if state == "ok":
             continue
         broken += state in _BROKEN

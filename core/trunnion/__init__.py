@@ -7,6 +7,7 @@ registry and the planner. Importing it loads neither Ray nor torch nor an engine
 from .capabilities import FEATURES, Capabilities, Support
 from .choice import EngineChoice, choose_engine
 from .completion import Completion, CompletionChoice, ToolCall, collect
+from .deprecation import PluginApiDeprecated, TrunnionDeprecationWarning
 from .engine import (
     AdapterRef,
     Classifies,
@@ -115,6 +116,7 @@ __all__ = [
     "Pipeline",
     "PipelineSpec",
     "Plan",
+    "PluginApiDeprecated",
     "PluginConfig",
     "PluginPolicy",
     "PluginRecord",
@@ -157,6 +159,7 @@ __all__ = [
     "ToolCallDelta",
     "Transcribes",
     "Transducer",
+    "TrunnionDeprecationWarning",
     "TrunnionError",
     "Usage",
     "as_prompt",

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import PluginError
 from .fetch import OnProgress
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 logger = logging.getLogger("trunnion.sources")
+_BARE_NAMES_SINCE: Final = (1, 1)
+"""The plugin API that had sources: an engine written before it gets a bare name as it was written."""
 
 
 def must_fetch(spec: EngineSpec, registry: Registry) -> bool:
@@ -33,6 +35,8 @@ def must_fetch(spec: EngineSpec, registry: Registry) -> bool:
 
 def _model_elsewhere(spec: EngineSpec, registry: Registry) -> bool:
     if not spec.model or is_path(spec.model):
+        return False
+    if scheme_of(spec.model) is None and registry.engine(spec.engine).api_version < _BARE_NAMES_SINCE:
         return False
     # Engines whose processes are on several nodes fetch from the Hub on each of them, by the name.
     return scheme_of(spec.model) is not None or registry.resources(spec).workers != "ray"

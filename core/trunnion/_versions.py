@@ -62,3 +62,13 @@ def api_mismatch(version: tuple[int, int]) -> str | None:
     theirs, ours = (".".join(map(str, v)) for v in (version, API_VERSION))
     advice = "upgrade trunnion" if version > API_VERSION else "upgrade the plugin"
     return f"written for plugin API {theirs}, this is {ours}; {advice}"
+
+
+def perhaps_newer(error: BaseException) -> str:
+    """Return a hint for a plugin that uses a name or a field this version does not have, or an empty string."""
+    name = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "trunnion"
+    field = isinstance(error, TypeError) and "Plugin.__init__() got an unexpected keyword argument" in str(error)
+    if not name and not field:
+        return ""
+    here = ".".join(map(str, API_VERSION))
+    return f"; this is plugin API {here}: if the plugin was written for a later one, upgrade trunnion"

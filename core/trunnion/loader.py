@@ -11,15 +11,18 @@ import enum
 import importlib.metadata
 import os
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 import pluggy
 
 from . import hookspecs
-from ._versions import api_mismatch, missing, out_of_range
+from ._versions import api_mismatch, missing, out_of_range, perhaps_newer
+from .deprecation import deprecations_of
 from .plugin import EnginePlugin, HooksPlugin, Plugin, RouterPlugin, SourcePlugin, StagePlugin
 from .spec import PluginPolicy
 
@@ -56,6 +59,7 @@ class PluginRecord:
         state, reason: What became of it, and why in words.
         plugin: The registered value; None where nothing was loaded.
         error: The exception of a failed one, for ``raise ... from``.
+        deprecated: What it uses that the next major plugin API will not have, a sentence each.
     """
 
     name: str
@@ -68,6 +72,7 @@ class PluginRecord:
     reason: str = ""
     plugin: Plugin | None = None
     error: BaseException | None = None
+    deprecated: tuple[str, ...] = ()
 
 
 def normalize(name: str) -> str:
@@ -95,13 +100,26 @@ def _refused(policy: PluginPolicy, *names: str) -> str:
     return ""
 
 
-def load(entry_points: Iterable[importlib.metadata.EntryPoint], policy: PluginPolicy) -> list[PluginRecord]:
-    """Load every entry point and return a record for each plugin value, in the order of their names."""
+def load(
+    entry_points: Iterable[importlib.metadata.EntryPoint],
+    policy: PluginPolicy,
+    *,
+    specs: ModuleType | type = hookspecs,
+    arguments: Mapping[str, object] = MappingProxyType({}),
+) -> list[PluginRecord]:
+    """Load every entry point and return a record for each plugin value, in the order of their names.
+
+    Args:
+        entry_points: Where plugins are.
+        policy: Which of them may be loaded.
+        specs: Holds the hook specifications; a hook's options say what of it is deprecated.
+        arguments: What a hook that takes arguments is given, by name. Those of today take none.
+    """
     found = sorted(entry_points, key=lambda ep: (ep.name, _distribution(ep)[0]))
     admitted = [ep for ep in found if not _refused(policy, ep.name, _distribution(ep)[0])]
     claims = Counter(ep.name for ep in admitted)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(specs)
     records: list[PluginRecord] = []
     for ep in found:
         distribution, version = _distribution(ep)
@@ -113,7 +131,7 @@ def load(entry_points: Iterable[importlib.metadata.EntryPoint], policy: PluginPo
         elif claims[ep.name] > 1:
             records.append(replace(blank, state=PluginState.CONFLICT, reason=_rivals(ep, admitted)))
         else:
-            records.extend(_load_one(ep, blank, manager))
+            records.extend(_load_one(ep, blank, manager, arguments))
     return _mark_equal_names(records)
 
 
@@ -127,28 +145,59 @@ def _rivals(ep: importlib.metadata.EntryPoint, admitted: list[importlib.metadata
 
 
 def _load_one(
-    ep: importlib.metadata.EntryPoint, blank: PluginRecord, manager: pluggy.PluginManager
+    ep: importlib.metadata.EntryPoint,
+    blank: PluginRecord,
+    manager: pluggy.PluginManager,
+    arguments: Mapping[str, object],
 ) -> list[PluginRecord]:
     try:
         module = ep.load()
         if manager.is_registered(module):
             raise TypeError(f"{ep.value} is registered twice; give each entry point its own module")  # noqa: TRY301
         manager.register(module, name=ep.name)
-        judged = [(value, *_judge(value)) for value in _values(module, manager, ep.name)]
+        values = list(_values(module, manager, ep.name, arguments))
+        judged = [(value, *_judge(value), _warn(value, module)) for value in values]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken plugin never takes the others down
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}{perhaps_newer(error)}"
         if manager.has_plugin(ep.name):
             manager.unregister(name=ep.name)
         return [replace(blank, state=PluginState.FAILED, reason=reason, error=error)]
     if not judged:
         return [replace(blank, reason="registers nothing")]
+    of_hooks = tuple(_deprecated_hooks(module, manager))
     return [
-        replace(blank, name=value.name, kind=value.kind, plugin=value, state=state, reason=reason)
-        for value, state, reason in judged
-    ]
+        replace(
+            blank, name=value.name, kind=value.kind, plugin=value, state=state, reason=reason,
+            deprecated=(*of_hooks, *of_fields),
+        )
+        for value, state, reason, of_fields in judged
+    ]  # fmt: skip
 
 
-def _values(module: object, manager: pluggy.PluginManager, name: str) -> Iterator[Plugin]:
+def _warn(value: Plugin, module: object) -> tuple[str, ...]:
+    """Give the warnings of a value's deprecated fields and return them as sentences."""
+    found = tuple(deprecations_of(value))
+    for warning in found:
+        warnings.warn_explicit(warning, category=type(warning), filename=str(getattr(module, "__file__", "")), lineno=1)
+    return tuple(f"{value.kind} {value.name!r}: {warning}" for warning in found)
+
+
+def _deprecated_hooks(module: object, manager: pluggy.PluginManager) -> Iterator[str]:
+    """Yield what pluggy warned of as the module was registered."""
+    for caller in manager.get_hookcallers(module) or ():
+        if caller.spec is None:
+            continue
+        if caller.spec.warn_on_impl is not None:
+            yield str(caller.spec.warn_on_impl)
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is module:
+                of_arguments = caller.spec.warn_on_impl_args or {}
+                yield from (str(of_arguments[name]) for name in implementation.argnames if name in of_arguments)
+
+
+def _values(
+    module: object, manager: pluggy.PluginManager, name: str, arguments: Mapping[str, object]
+) -> Iterator[Plugin]:
     """Call this module's hook implementations and check what they return."""
     callers = manager.get_hookcallers(module) or []
     if not callers:
@@ -157,6 +206,9 @@ def _values(module: object, manager: pluggy.PluginManager, name: str) -> Iterato
         )
     for caller in callers:
         if caller.name not in _KINDS:
+            mine = [one for one in caller.get_hookimpls() if one.plugin_name == name]
+            if all(one.optionalhook for one in mine):
+                continue  # of a later minor version, and the plugin can do without
             near = difflib.get_close_matches(caller.name, _KINDS, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; hooks: {', '.join(_KINDS)}"
             raise TypeError(f"unknown hook {caller.name}{hint}")
@@ -164,7 +216,7 @@ def _values(module: object, manager: pluggy.PluginManager, name: str) -> Iterato
         for implementation in caller.get_hookimpls():
             if implementation.plugin_name != name:
                 continue
-            returned: Any = implementation.function()
+            returned: Any = implementation.function(*(arguments[one] for one in implementation.argnames))
             if not isinstance(returned, list | tuple):
                 raise TypeError(f"{caller.name} must return a list of {wanted.__name__}, not {type(returned).__name__}")
             for value in returned:

@@ -17,6 +17,9 @@ from .suitability import EngineQuestion, Suitability
 API_VERSION: Final = (1, 1)
 """The plugin API, ``(major, minor)``: a plugin built for another major, or for a later minor, is incompatible."""
 
+ASSUMED_API_VERSION: Final = (1, 0)
+"""What a plugin that does not state its ``api_version`` was written for: the first there was, whatever runs it."""
+
 
 class PluginConfig(BaseModel):
     """Base of every plugin's configuration: frozen, unknown keys refused."""
@@ -71,12 +74,14 @@ class EnginePlugin:
         needs_model: Whether a model must be named.
         model_files: Whether ``model`` names files, which the pipeline then brings to this node before the engine is
             built: ``factory`` is called with a path. A setting ``revision`` goes to the model's source. False for an
-            engine to which it is a mere name; one that runs on "remote" hardware alone is never given a path.
+            engine to which it is a mere name; one that runs on "remote" hardware alone is never given a path, and
+            one written for plugin API 1.0 gets bare names (of the Hub) as they are written.
         batch_config: Settings for a batch, where throughput counts and latency does not; the user's own win.
         hardware: What it can run on, among "cpu", "gpu", "remote"; for people and for ``engine="auto"``.
         suits: Asked for ``engine="auto"``; pure and light. None means that it suits anything its ``hardware`` allows.
         semantic_version: Changes when the same request may give another answer; part of result keys.
-        api_version: The plugin API it was written for.
+        api_version: The plugin API it was written for, such as ``(1, 1)``. Write the numbers: ``API_VERSION`` is that
+            of the process it runs in. One that says nothing counts as written for 1.0.
     """
 
     name: str
@@ -92,7 +97,7 @@ class EnginePlugin:
     hardware: tuple[Literal["cpu", "gpu", "remote"], ...] = ("cpu",)
     suits: Callable[[EngineQuestion], Suitability] | None = None
     semantic_version: str = "1"
-    api_version: tuple[int, int] = API_VERSION
+    api_version: tuple[int, int] = ASSUMED_API_VERSION
     kind: Literal["engine"] = "engine"
 
     def __post_init__(self) -> None:
@@ -129,7 +134,7 @@ class StagePlugin:
     cost: float = 1.0
     order: int = 50
     requires: tuple[LibraryRequirement, ...] = ()
-    api_version: tuple[int, int] = API_VERSION
+    api_version: tuple[int, int] = ASSUMED_API_VERSION
     kind: Literal["stage"] = "stage"
 
     def __post_init__(self) -> None:
@@ -157,7 +162,7 @@ class RouterPlugin:
     config: type[BaseModel] = NoConfig
     summary: str = ""
     requires: tuple[LibraryRequirement, ...] = ()
-    api_version: tuple[int, int] = API_VERSION
+    api_version: tuple[int, int] = ASSUMED_API_VERSION
     kind: Literal["router"] = "router"
 
     def __post_init__(self) -> None:
@@ -180,7 +185,7 @@ class HooksPlugin:
     summary: str = ""
     priority: int = 0
     requires: tuple[LibraryRequirement, ...] = ()
-    api_version: tuple[int, int] = API_VERSION
+    api_version: tuple[int, int] = ASSUMED_API_VERSION
     kind: Literal["hooks"] = "hooks"
 
     def __post_init__(self) -> None:
@@ -207,7 +212,7 @@ class SourcePlugin:
     config: type[BaseModel] = NoConfig
     summary: str = ""
     requires: tuple[LibraryRequirement, ...] = ()
-    api_version: tuple[int, int] = API_VERSION
+    api_version: tuple[int, int] = ASSUMED_API_VERSION
     kind: Literal["source"] = "source"
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ PLUGIN = EnginePlugin(
     ),
     hardware=("cpu", "gpu"),
     suits=suits,
+    api_version=(1, 1),
     batch_config={"usage": "batch"},
 )
 

@@ -50,7 +50,9 @@ CAPABILITIES = t.Capabilities.of(yes=("sampling.max_tokens",), prompts=("message
 
 @t.hookimpl
 def trunnion_engines():
-    common = {"factory": "source_lab:FilesEngine", "config": FilesConfig, "capabilities": CAPABILITIES}
+    common = {
+        "factory": "source_lab:FilesEngine", "config": FilesConfig, "capabilities": CAPABILITIES, "api_version": (1, 1),
+    }  # fmt: skip
     return [
         EnginePlugin(name="files", **common),
         EnginePlugin(name="names", model_files=False, **common),
