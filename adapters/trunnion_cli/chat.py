@@ -9,7 +9,7 @@ import typer
 from .assignments import parse_assignments
 from .console import claim_stdout
 from .interrupts import run_async
-from .options import Adapters, Debug, Engine, Sampling, Settings, Verbose, build_spec
+from .options import Adapters, Debug, Engine, Hooks, Sampling, Settings, Verbose, build_spec, hook_settings
 
 
 def chat(
@@ -18,6 +18,7 @@ def chat(
     engine: Engine = None,
     settings: Settings = None,
     adapter: Adapters = None,
+    hook: Hooks = None,
     sampling: Sampling = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None,
     message: Annotated[
@@ -37,9 +38,10 @@ def chat(
 
     options = RowOptions(sampling=parse_assignments("--sampling", sampling or ()), delivery="delta")
     spec = build_spec(engine, model, settings, adapter)
+    hooks = hook_settings(hook)
     name = adapter[0].partition("=")[0] if adapter else None
     with claim_stdout() as out:
-        conversation = Conversation(spec, options, out, system=system, adapter=name)
+        conversation = Conversation(spec, options, out, hooks=hooks, system=system, adapter=name)
         if message is not None:
             run_async(lambda _: conversation.ask_once(message))
         elif code := run_async(conversation.hold):

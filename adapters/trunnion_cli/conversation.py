@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final, TextIO
 
@@ -25,9 +26,17 @@ class Conversation:
     """Keep the messages, and stream answers to ``out``."""
 
     def __init__(
-        self, spec: EngineSpec, options: RowOptions, out: TextIO, *, system: str | None, adapter: str | None
+        self,
+        spec: EngineSpec,
+        options: RowOptions,
+        out: TextIO,
+        *,
+        hooks: Mapping[str, Any],
+        system: str | None,
+        adapter: str | None,
     ) -> None:
         self._spec = spec
+        self._hooks = hooks
         self._options = options
         self._out = out
         self._adapter = adapter
@@ -36,13 +45,13 @@ class Conversation:
 
     async def ask_once(self, text: str) -> None:
         """Ask one thing and end. Raises what the engine raises."""
-        async with opened(self._spec, quiet=True) as pipeline:
+        async with opened(self._spec, hooks=self._hooks, quiet=True) as pipeline:
             await self._answer(pipeline, text)
 
     async def hold(self, interrupts: Interrupts) -> int:
         """Converse until /exit, the end of input or Ctrl-C twice; return the exit code."""
         say(f"starting {self._spec.engine}" + (f" with {self._spec.model}" if self._spec.model else "") + " ...")
-        async with opened(self._spec) as pipeline:
+        async with opened(self._spec, hooks=self._hooks) as pipeline:
             say(_HELP)
             with terminal_keys():
                 reader = ChatInput()

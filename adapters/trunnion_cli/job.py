@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from trunnion import EngineSpec
 from trunnion.rows import RowOptions
@@ -24,6 +25,7 @@ class Job:
 
     Attributes:
         spec, options: The engine, and how rows become requests.
+        hooks: Settings of request hooks, by name.
         rows, output, progress: Where rows come from and go to, and who watches.
         concurrency: Rows in flight; None for twice what the engine finds useful.
         raise_errors: Whether the first failed row ends the run.
@@ -35,6 +37,7 @@ class Job:
     rows: RowInput
     output: RowOutput
     progress: Progress
+    hooks: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int | None = None
     raise_errors: bool = False
     n_in: int = 0
@@ -56,7 +59,7 @@ class Job:
 
     async def run_here(self) -> None:
         """Run on an engine of this process."""
-        async with opened(self.spec) as pipeline:
+        async with opened(self.spec, hooks=self.hooks) as pipeline:
             gc.collect()
             gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
             batch = BatchRun(

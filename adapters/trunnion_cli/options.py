@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,15 @@ Adapters = Annotated[
 Sampling = Annotated[
     list[str] | None,
     typer.Option("--sampling", metavar="KEY=VALUE", help="Sampling parameter, such as max_tokens=64; repeatable."),
+]
+
+Hooks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hook",
+        metavar="NAME.KEY=VALUE",
+        help="Setting of request hooks, repeatable; see `trunnion plugins schema NAME --kind hooks`.",
+    ),
 ]
 
 
@@ -108,6 +117,21 @@ def build_spec(
         engine = choice.engine
     plugin = found.engine(engine)
     return found.engine_spec(plugin.name, check_model(plugin, model), config, adapters=named, batch=batch)
+
+
+def hook_settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """Turn ``--hook`` into the settings of hooks, by name.
+
+    Raises:
+        typer.BadParameter: A pair names no setting.
+        TrunnionError: No such hooks, or one of their settings is not what it must be.
+    """
+    made = parse_assignments("--hook", pairs or ())
+    for name, settings in made.items():
+        if not isinstance(settings, dict):
+            raise typer.BadParameter(f"--hook takes NAME.KEY=VALUE, not {name}={settings}")
+    registry().check_hooks(made)
+    return made
 
 
 def _named(pairs: Sequence[str]) -> dict[str, str]:

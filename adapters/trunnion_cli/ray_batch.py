@@ -47,6 +47,7 @@ def _run(job: Job, replicas: int) -> None:
         engine=spec.engine,
         model=spec.model,
         config=dict(spec.config),
+        hooks=dict(job.hooks),
         sampling=dict(options.sampling),
         columns=dataclasses.asdict(options.columns),
         concurrency=replicas,

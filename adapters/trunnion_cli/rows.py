@@ -10,7 +10,7 @@ import typer
 from .assignments import parse_assignments
 from .console import claim_stdout
 from .interrupts import run_async
-from .options import Adapters, Debug, Engine, Sampling, Settings, Verbose, build_spec
+from .options import Adapters, Debug, Engine, Hooks, Sampling, Settings, Verbose, build_spec, hook_settings
 
 
 class OnError(StrEnum):
@@ -28,6 +28,7 @@ def run(
     engine: Engine = None,
     settings: Settings = None,
     adapter: Adapters = None,
+    hook: Hooks = None,
     sampling: Sampling = None,
     prompt_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of text that is sent as it stands; 'prompt'.")
@@ -77,9 +78,11 @@ def run(
     rows = RowInput(source)
     check_output(target, source=source, overwrite=overwrite)
     spec = build_spec(engine, model, settings, adapter, batch=True)
+    hooks = hook_settings(hook)
     output = open_output(target, claim_stdout() if target == "-" else None, rows.schema)
     job = Job(
         spec=spec,
+        hooks=hooks,
         rows=rows,
         output=output,
         options=options,

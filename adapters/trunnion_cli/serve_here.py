@@ -6,7 +6,8 @@ import asyncio
 import json
 import shlex
 import socket
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from trunnion import EngineSpec
 from trunnion.errors import ConfigError
@@ -25,6 +26,7 @@ async def serve_here(
     name: str,
     http: HTTPSettings,
     *,
+    hooks: Mapping[str, Any],
     host: str,
     port: int,
     drain: float,
@@ -38,7 +40,7 @@ async def serve_here(
     with bind(host, port) as listener:
         create_app({}, http)  # wrong settings are refused before the engine starts
         say(f"starting {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " ...")
-        async with opened(spec) as pipeline:
+        async with opened(spec, hooks=hooks) as pipeline:
             app = create_app([PipelineModel(name, pipeline)], http)
             server = make_server(app, host=host, shutdown_timeout=drain + _LAST_WORDS)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from trunnion import EngineSpec
 from trunnion.errors import ConfigError
@@ -21,6 +23,7 @@ async def serve_on_ray(
     name: str,
     http: HTTPSettings,
     *,
+    hooks: Mapping[str, Any],
     host: str,
     port: int,
     replicas: int,
@@ -54,6 +57,7 @@ async def serve_on_ray(
             engine=sent.engine,
             model=sent.model,
             config=dict(sent.config),
+            hooks=dict(hooks),
             num_replicas=replicas,
         )
         say(f"starting {replicas} x {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " on Ray ...")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from trunnion import EngineSpec, FetchProgress, Pipeline, open_pipeline
+from trunnion import EngineSpec, FetchProgress, Pipeline, PipelineSpec, open_pipeline
 
 from .console import say
 
@@ -83,11 +83,13 @@ def size(count: int) -> str:
 
 
 @asynccontextmanager
-async def opened(spec: EngineSpec, *, quiet: bool = False) -> AsyncIterator[Pipeline]:
+async def opened(
+    spec: EngineSpec, *, hooks: Mapping[str, Any] | None = None, quiet: bool = False
+) -> AsyncIterator[Pipeline]:
     """Open a pipeline, telling what it does meanwhile and how long each stage took; ``quiet`` leaves that line out."""
     bar = FetchBar()
     try:
-        async with open_pipeline(spec, on_progress=bar) as pipeline:
+        async with open_pipeline(PipelineSpec(engine=spec, hooks=hooks or {}), on_progress=bar) as pipeline:
             bar.close()
             startup = pipeline.startup
             fetched = any(stage.name == "fetch model" for stage in startup.stages)

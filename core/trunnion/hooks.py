@@ -38,7 +38,10 @@ class RequestHooks(Protocol):
     """
 
     def before_request(self, request: GenerateRequest) -> GenerateRequest | Awaitable[GenerateRequest | None] | None:
-        """Admit, change or refuse a request, before it is planned."""
+        """Admit, change or refuse a request, before it is planned.
+
+        What stages after it must know goes along as a note (:meth:`GenerateRequest.with_note`).
+        """
         ...
 
     def after_response(self, summary: RequestSummary) -> Awaitable[None] | None:

@@ -108,7 +108,7 @@ class Pipeline:
             raise ConfigError("this pipeline was started or stopped before; open a new one from its spec")
         self._used = True
         try:
-            hooks = self.registry.build_hooks()
+            hooks = self.registry.build_hooks(self.spec.hooks)
             if self._fetches:
                 self._engine = await self._fetch_and_build()
             with self._clock.stage("start engine"):

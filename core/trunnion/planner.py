@@ -41,13 +41,16 @@ class Planner:
     A listed stage that converts prompts and is not automatic takes part in the chain and wins over others.
     """
 
-    def __init__(self, stages: Sequence[StagePlugin], inserted: Sequence[StageSpec] = ()) -> None:
-        """Take the stages that are there, and those the user configured or inserted.
+    def __init__(
+        self, stages: Sequence[StagePlugin], inserted: Sequence[StageSpec] = (), *, joined: Sequence[str] = ()
+    ) -> None:
+        """Take the stages that are there, those the user configured or inserted, and those that hooks bring along.
 
         Raises:
             ConfigError: A stage is unknown or named twice, or its position is none or names an unknown stage.
         """
         self._stages = {stage.name: stage for stage in stages}
+        self._joined = frozenset(joined)
         for name, count in Counter(spec.stage for spec in inserted).items():
             if name not in self._stages:
                 raise ConfigError(f"no stage is called {name!r}; there are: {', '.join(sorted(self._stages))}")
@@ -55,6 +58,8 @@ class Planner:
                 raise ConfigError(
                     f"stage {name!r} is listed {count} times; a pipeline runs a stage once", param="stages"
                 )
+        named = {spec.stage for spec in inserted}
+        inserted = [*inserted, *(StageSpec(stage=name) for name in joined if name not in named)]
         for spec in inserted:
             self._check_position(spec)
         listed = {spec.stage for spec in inserted if not spec.position}
@@ -66,7 +71,8 @@ class Planner:
     def _is_extra(self, name: str) -> bool:
         """Tell whether a listed stage runs on top of what the planner chooses, rather than being configured only."""
         stage = self._stages[name]
-        return not stage.automatic and name not in self._preferred
+        joined = name in self._joined and stage.consumes is None  # a converter is the planner's to place
+        return (joined or not stage.automatic) and name not in self._preferred
 
     def _check_position(self, spec: StageSpec) -> None:
         if spec.position in ("", "first", "last"):
@@ -123,6 +129,7 @@ class Planner:
         for spec in self._inserted:
             if not spec.position:
                 (stream if self._stages[spec.stage].shape == "stream" else request_stages).append(spec.stage)
+        request_stages = list(dict.fromkeys(request_stages))
         stream = sorted(dict.fromkeys(stream), key=lambda name: (self._stages[name].order, name))
         for spec in placed:
             _insert(stream if self._stages[spec.stage].shape == "stream" else request_stages, spec, carries)

@@ -14,7 +14,7 @@ from .requests import PromptKind
 from .spec import Resources
 from .suitability import EngineQuestion, Suitability
 
-API_VERSION: Final = (1, 1)
+API_VERSION: Final = (1, 2)
 """The plugin API, ``(major, minor)``: a plugin built for another major, or for a later minor, is incompatible."""
 
 ASSUMED_API_VERSION: Final = (1, 0)
@@ -174,9 +174,13 @@ class RouterPlugin:
 class HooksPlugin:
     """Register policy around the engine; ``factory`` is called as ``factory(config)`` when a pipeline opens.
 
-    ``config`` is made without values, so every setting needs a default (read from the environment, for instance).
-    What it returns has any of the methods of :class:`~trunnion.hooks.RequestHooks`. Hooks run in the order of
-    ``priority`` (lower first), then of name.
+    ``config`` is made of what the pipeline's spec says of these hooks (``PipelineSpec.hooks``), or without values: a
+    setting without a default must then be set, or no pipeline opens. What the factory returns has any of the methods
+    of :class:`~trunnion.hooks.RequestHooks`. Hooks run in the order of ``priority`` (lower first), then of name.
+
+    ``stages`` names stages that the hooks rely on, such as one that undoes in the answer what ``before_request`` did
+    to the prompt. They join every plan unasked (a stream stage by its ``order``, a request stage right before the
+    engine), and no pipeline opens where one cannot be used. What hooks tell them goes into ``GenerateRequest.notes``.
     """
 
     name: str
@@ -184,6 +188,7 @@ class HooksPlugin:
     config: type[BaseModel] = NoConfig
     summary: str = ""
     priority: int = 0
+    stages: tuple[str, ...] = ()
     requires: tuple[LibraryRequirement, ...] = ()
     api_version: tuple[int, int] = ASSUMED_API_VERSION
     kind: Literal["hooks"] = "hooks"

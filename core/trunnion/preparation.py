@@ -51,14 +51,15 @@ class Preparer:
         for stage in spec.stages:
             registry.stage(stage.stage)  # says why one that was asked for cannot be used
         stages = registry.stages()
-        self._planner = Planner(stages, spec.stages)
+        joined = registry.stages_of_hooks()
+        self._planner = Planner(stages, spec.stages, joined=joined)
         self._lock = threading.RLock()  # plans and stages are built once, whichever thread comes first
         self._plans: dict[tuple[object, ...], _BoundPlan] = {}
         self._built: dict[str, Stage | StreamStage] = {}
         skippable = info.capabilities.support("detokenize") is Support.YES and info.tokenizer is not None
         self._can_skip_text = skippable and any(stage.name == "detokenize" for stage in stages)
-        for stage in spec.stages:
-            self._stage(stage.stage)  # a wrong setting is reported at start, not by the first request
+        for name in (*self._configs, *joined):
+            self._stage(name)  # a wrong setting is reported at start, not by the first request
 
     def plan(self, request: GenerateRequest) -> Plan:
         """Return the plan of a request. Raises :class:`UnsupportedFeature` if it cannot be served."""
@@ -157,8 +158,10 @@ class Preparer:
                 capabilities, engine = self._info.capabilities, self._info.engine
                 check_features(used_features(item), capabilities, engine=engine, supplied=bound.plan.supplied)
             if not bound.stream_stages:
-                return Prepared(request=item)
-            view = asked if item.prompt is asked.prompt else asked.with_(prompt=item.prompt)
+                return Prepared(request=item if item.notes is None else item.with_(notes=None))
+            view = asked
+            if item.prompt is not asked.prompt or item.notes is not asked.notes:
+                view = asked.with_(prompt=item.prompt, notes=item.notes)
             transducers = []
             for name, stage in zip(bound.plan.stream_stages, bound.stream_stages, strict=True):
                 transducer = _open_stage(name, stage, view)
@@ -208,8 +211,8 @@ def _run_stage(
 
 
 def _strip(request: GenerateRequest, plan: Plan) -> GenerateRequest:
-    """Remove what the stages supply, so that the engine does not see it as well."""
-    changes: dict[str, object] = {}
+    """Remove what the stages supply and what was meant for them, so that the engine does not see it as well."""
+    changes: dict[str, object] = {} if request.notes is None else {"notes": None}
     names = {f.removeprefix("sampling.") for f in plan.supplied if f.startswith("sampling.")}
     if names:
         defaults = {name: _SAMPLING_FIELDS[name].default for name in names}

@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import threading
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -249,17 +250,43 @@ class Registry:
         router: Router = _build("router", name, plugin.factory, valid)
         return router
 
-    def build_hooks(self) -> list[Any]:
-        """Build every hooks object, in the order they run. A policy that cannot be in force is warned about."""
+    def stages_of_hooks(self) -> list[str]:
+        """Return the stages that the hooks in force bring along, each once."""
+        return list(dict.fromkeys(name for hook in self.hooks() for name in hook.stages))
+
+    def check_hooks(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Check the settings of hooks, by name, and that the stages the hooks in force rely on are there.
+
+        Raises:
+            ConfigError: A key is unknown or a value is wrong; ``param`` names it.
+            PluginError: Hooks that are named, or a stage, cannot be used here.
+        """
+        for name in configs:
+            self._get(HooksPlugin, "hooks", name)
+        for hook in self.hooks():
+            self._hooks_config(hook, configs)
+            for stage in hook.stages:
+                try:
+                    self.stage(stage)
+                except PluginError as error:
+                    raise type(error)(f"hooks {hook.name!r} rely on a stage: {error}", details=error.details) from error
+
+    @staticmethod
+    def _hooks_config(hook: HooksPlugin, configs: Mapping[str, Mapping[str, Any]]) -> BaseModel:
+        return validate_config(hook.config, configs.get(hook.name), where=f"hooks {hook.name!r}")
+
+    def build_hooks(self, configs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> list[Any]:
+        """Build every hooks object with its settings, in the order they run.
+
+        A policy that cannot be in force is warned about. Raises what :meth:`check_hooks` does.
+        """
         for record in self._records:
             if record.kind == "hooks" and record.state not in (PluginState.OK, PluginState.BLOCKED):
                 logger.warning(
                     "request hooks %r are not in force: %s: %s", record.name, record.state.value, record.reason
                 )
-        return [
-            _build("hooks", hook.name, hook.factory, validate_config(hook.config, None, where=f"hooks {hook.name!r}"))
-            for hook in self.hooks()
-        ]
+        self.check_hooks(configs)
+        return [_build("hooks", hook.name, hook.factory, self._hooks_config(hook, configs)) for hook in self.hooks()]
 
 
 def _short(record: PluginRecord) -> str:

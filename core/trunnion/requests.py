@@ -198,6 +198,8 @@ class GenerateRequest:
         trace: W3C trace context headers.
         handoff: Opaque state of a prefill engine for its decode engine.
         extra: What one engine alone understands, by engine name; that engine validates it.
+        notes: What request hooks and stages leave for the stages after them, by plugin name; any values. No engine
+            sees it, and no representation shows it.
     """
 
     prompt: Prompt
@@ -220,6 +222,7 @@ class GenerateRequest:
     trace: Mapping[str, str] | None = None
     handoff: Mapping[str, Any] | None = None
     extra: Mapping[str, Mapping[str, Any]] | None = None
+    notes: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def with_(self, **changes: Any) -> GenerateRequest:
         """Return a copy with some fields replaced. Raises TypeError for a name that is no field.
@@ -234,6 +237,10 @@ class GenerateRequest:
                 raise TypeError(f"GenerateRequest has no field {name!r}")
             _SETTERS[name](copy, value)
         return copy
+
+    def with_note(self, name: str, value: Any) -> GenerateRequest:
+        """Return a copy with one more note, the others kept; a plugin writes under its own name."""
+        return self.with_(notes={**(self.notes or {}), name: value})
 
 
 _SETTERS = {name: getattr(GenerateRequest, name).__set__ for name in GenerateRequest.__dataclass_fields__}

@@ -119,11 +119,18 @@ class PluginPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSpec:
-    """Describe a whole pipeline: the engine, stages that were configured or inserted, and the plugin policy.
+    """Describe a whole pipeline: the engine, stages that were configured or inserted, hooks, and the plugin policy.
 
-    ``policy`` is decided on the driver and shipped; None takes the worker's own environment.
+    ``hooks`` are the settings of request hooks, by name. Hooks that are installed are in force whether named or not;
+    ``policy`` blocks them. It is decided on the driver and shipped; None takes the worker's own environment.
     """
 
     engine: EngineSpec
     stages: tuple[StageSpec, ...] = ()
     policy: PluginPolicy | None = None
+    hooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take a plain JSON copy of the hooks' settings."""
+        plain = {name: _plain(dict(config), f"hooks.{name}") for name, config in self.hooks.items()}
+        object.__setattr__(self, "hooks", plain)

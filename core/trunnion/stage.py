@@ -57,7 +57,7 @@ class StreamStage(Protocol):
     def open(self, request: GenerateRequest) -> Transducer | None:
         """Return a transducer for this request; None if there is nothing to do, which then costs nothing.
 
-        ``request`` is what the caller asked for, before the pipeline rewrote it for the engine, but with the
-        prompt as the engine gets it.
+        ``request`` is what the caller asked for (after the request hooks), before the pipeline rewrote it for the
+        engine, but with the prompt as the engine gets it, and with the ``notes`` of hooks and request stages.
         """
         ...

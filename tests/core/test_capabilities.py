@@ -31,6 +31,7 @@ STRUCTURAL = {
     "model": "for routers",
     "deadline": "enforced by the pipeline",
     "extra": "checked by engine name",
+    "notes": "between hooks and stages; no engine sees it",
 }
 FORMATS = [
     t.JsonObject(), t.JsonSchema(schema={}), t.Regex(pattern="a"), t.Choice(choices=("a",)), t.Grammar(grammar="a"),

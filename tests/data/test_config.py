@@ -63,6 +63,11 @@ def test_an_engine_must_exist():
         build_processor(ProcessorConfig(engine="simm"))
 
 
+def test_hooks_that_are_set_must_exist():
+    with pytest.raises(PluginNotFound, match="no hooks plugin is called 'absent'"):
+        build_processor(ProcessorConfig(engine="sim", hooks={"absent": {"limit": 1}}))
+
+
 def test_functions_must_be_functions():
     with pytest.raises(ConfigError, match="preprocess"):
         build_processor(ProcessorConfig(engine="sim"), preprocess="upper")

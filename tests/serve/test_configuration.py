@@ -95,6 +95,7 @@ def test_the_plugin_policy_of_the_driver_crosses():
         ([{"name": "m", "engine": "absent"}], PluginNotFound, "absent"),
         ([{"name": "m", "engine": "sim", "config": {"slot": 1}}], ConfigError, "'slots'"),
         ([{"name": "m", "engine": "sim", "num_replica": 1}], ConfigError, "num_replicas"),
+        ([{"name": "m", "engine": "sim", "hooks": {"absent": {}}}], PluginNotFound, "no hooks plugin"),
         ([{"name": "m", "engine": "sim"}] * 2, ConfigError, "two models are named"),
         ([{"name": "m", "engine": "sim", "router": {"router": "affinity"}}], ConfigError, "gateway"),
         ({"models": [{"name": "m", "engine": "sim"}], "topologie": "auto"}, ConfigError, "topology"),

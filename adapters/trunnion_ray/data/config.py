@@ -36,6 +36,10 @@ class ProcessorConfig(BaseModel):
     stages: tuple[StageSpec, ...] = Field(
         default=(), description="Stages that are configured or inserted; the others are planned by themselves."
     )
+    hooks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Settings of request hooks, by name. Hooks that are installed are in force, named or not.",
+    )
     batch_size: int = Field(
         default=BATCH_SIZE,
         ge=1,
@@ -133,12 +137,13 @@ class ProcessorConfig(BaseModel):
         """Return what crosses to the replicas, validated by the engine's plugin.
 
         Raises:
-            ConfigError: A setting of the engine is unknown or wrong.
-            PluginError: The engine cannot be used here.
+            ConfigError: A setting of the engine or of hooks is unknown or wrong.
+            PluginError: The engine, or hooks that are named, cannot be used here.
         """
         registry = get_registry()
         spec = registry.engine_spec(self.engine, self.model, self.config, batch=True, machine=cluster())
-        return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy)
+        registry.check_hooks(self.hooks)
+        return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks)
 
     def row_options(self) -> Mapping[str, Any]:
         """Return the keyword arguments of :class:`trunnion.rows.RowOptions`, as plain values."""

@@ -75,6 +75,10 @@ class ModelConfig(PluginConfig):
         default_factory=dict, description="LoRA adapters, name to path; clients name them as models."
     )
     stages: tuple[StageConfig, ...] = Field(default=(), description="Stages to configure or insert.")
+    hooks: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Settings of request hooks, by name. Hooks that are installed are in force, named or not.",
+    )
 
     num_replicas: int | None = Field(default=None, ge=1, description="Fixed number of replicas; 1 if unset.")
     autoscaling: Autoscaling | None = Field(default=None, description="Scale with load instead.")

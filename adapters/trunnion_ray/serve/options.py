@@ -15,16 +15,18 @@ def pipeline_spec(config: ModelConfig, registry: Registry | None = None) -> Pipe
     """Validate the engine's configuration and return the spec for the replicas, plugin policy included.
 
     Raises:
-        ConfigError: The engine refuses its configuration or adapters.
-        PluginError: The engine cannot be used here.
+        ConfigError: The engine refuses its configuration or adapters, or hooks refuse theirs.
+        PluginError: The engine, or hooks that are named, cannot be used here.
     """
     registry = registry or get_registry()
+    registry.check_hooks(config.hooks)
     return PipelineSpec(
         engine=registry.engine_spec(
             config.engine, config.model, config.config, adapters=config.adapters, machine=cluster()
         ),
         stages=tuple(StageSpec(stage=s.stage, config=s.config, position=s.position) for s in config.stages),
         policy=registry.policy,
+        hooks=config.hooks,
     )
 
 
