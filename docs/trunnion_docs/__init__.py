@@ -1,0 +1,1 @@
+"""Make what the documentation says of the code out of the code."""
