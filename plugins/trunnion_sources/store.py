@@ -31,6 +31,7 @@ _TAGS: Final = (
     "mtime",
     "created",
 )
+_REFUSALS: Final = (401, 403)
 _NO_CREDENTIALS: Final = re.compile(r"Credential|ClientAuthentication|RefreshError|Unauthorized")
 
 
@@ -106,9 +107,9 @@ class StoreSource:
                     data = fs.cat_file(name, start=at, end=at + step if size is None else min(at + step, size))
                 except FileNotFoundError as error:
                     raise ModelNotFound(f"{name} went away while it was fetched", param="model") from error
-                except PermissionError as error:
-                    raise PermissionDenied(f"{name} may not be read: {error}", param="model") from error
                 except Exception as error:
+                    if _refused(error):
+                        raise PermissionDenied(f"{name} may not be read: {error}", param="model") from error
                     raise UnreachableError(f"{type(error).__name__}: {error}") from error
                 if not data:
                     return
@@ -152,13 +153,21 @@ def _is_md5(fs: Any, name: str) -> bool:
     return not (str(head.get("ServerSideEncryption", "")).startswith("aws:kms") or head.get("SSECustomerAlgorithm"))
 
 
+def _refused(error: Exception) -> bool:
+    """Tell whether a store may not be read. Each filesystem says so in a way of its own."""
+    if isinstance(error, PermissionError) or _NO_CREDENTIALS.search(type(error).__name__):
+        return True
+    status = getattr(error, "status_code", getattr(error, "code", None))  # adlfs; gcsfs, of 401 alone
+    return status in _REFUSALS or str(error).startswith("Forbidden: ")  # gcsfs, of 403
+
+
 def _mapped(job: FetchJob, error: Exception) -> TrunnionError:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, TrunnionError):
         return error
     if isinstance(error, FileNotFoundError):
         return ModelNotFound(f"no model at {job.shown}: {error}", param="model")
-    if isinstance(error, PermissionError) or _NO_CREDENTIALS.search(type(error).__name__):
+    if _refused(error):
         message = f"{job.shown} may not be read with the credentials of this process: {text}; give it others, or set "
         return PermissionDenied(message + "the filesystem's options in TRUNNION_SOURCES", param="model")
     if isinstance(error, ValueError | ImportError):

@@ -3,8 +3,10 @@
 import errno
 import os
 import signal
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,16 +162,26 @@ def test_a_cache_that_cannot_be_written(reference, fetch, tmp_path):
         fetch(reference)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_of_somebody_else(reference, fetch, tmp_path):
-    locked = tmp_path / "cache"
-    locked.mkdir()
-    locked.chmod(0o500)
+@contextmanager
+def without_privileges():
+    """Be nobody in this block, where this process is root's: root may write anywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
     try:
-        with pytest.raises(ConfigError, match=r"cannot be written.*set TRUNNION_CACHE"):
-            fetch(reference)
+        yield
     finally:
-        locked.chmod(0o700)
+        if root:
+            os.seteuid(0)
+
+
+def test_a_cache_of_somebody_else(reference, fetch):
+    fetch(reference)  # imports what it needs, which nobody may not be able to read
+    with tempfile.TemporaryDirectory() as locked:
+        Path(locked).chmod(0o555)
+        with without_privileges(), pytest.raises(ConfigError, match=r"cannot be written.*set TRUNNION_CACHE"):
+            fetch(reference, cache=Path(locked))
+        Path(locked).chmod(0o700)
 
 
 def test_settings_come_from_the_environment(monkeypatch, tmp_path):

@@ -160,7 +160,6 @@ def test_a_missing_library_says_what_to_install(fetch, scheme, library, monkeypa
 
 @pytest.fixture
 def s3(monkeypatch):
-    pytest.importorskip("s3fs")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
