@@ -123,8 +123,8 @@ class DataSurface:
             Answer(
                 text=row["generated_text"],
                 finish_reason=row["finish_reason"],
-                prompt_tokens=row["prompt_tokens"],
-                completion_tokens=row["completion_tokens"],
+                prompt_tokens=row["num_input_tokens"],
+                completion_tokens=row["num_generated_tokens"],
             )
             for _, row in sorted(answered.items())
         ]
