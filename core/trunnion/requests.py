@@ -65,6 +65,7 @@ class TokensPrompt:
 
 
 Prompt = MessagesPrompt | TextPrompt | TokensPrompt
+"""A prompt of one of the three kinds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

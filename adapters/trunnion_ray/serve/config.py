@@ -10,6 +10,7 @@ from trunnion.plugin import PluginConfig
 from trunnion.spec import PlacementStrategy
 
 Topology = Literal["auto", "direct", "proxy", "gateway"]
+"""What stands before the engine's replica: HAProxy, Serve's own proxy, or a gateway; auto takes the best there is."""
 
 
 class StageConfig(PluginConfig):
