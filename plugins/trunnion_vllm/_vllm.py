@@ -4,7 +4,7 @@ Beyond the public names (AsyncEngineArgs, AsyncLLM, the params, the exceptions) 
 ``AsyncLLM.add_request`` returning a collector with ``get`` and ``get_nowait``; prompts of ``{"type": "token"}``
 taken without preprocessing; stat loggers called as ``record(scheduler_stats=..., engine_idx=...)``;
 ``SamplingParams.skip_clone``; the wire format of the KV events; the renderer's ``render_chat_async``,
-``render_messages_async`` and ``render_cmpl_async``.
+``render_messages_async`` and ``render_cmpl_async``; ``AsyncLLM.engine_core.resources`` with what holds its processes.
 """
 
 from __future__ import annotations

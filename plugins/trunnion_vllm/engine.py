@@ -123,7 +123,9 @@ class VLLMEngine:
         with MAPPED:
             tasks = tuple(await llm.get_supported_tasks())
             media = modalities(llm)
-        self._sampling = SamplingConverter(model_config.get_diff_sampling_param())
+        self._sampling = SamplingConverter(
+            model_config.get_diff_sampling_param(), vocabulary=model_config.get_vocab_size()
+        )
         self._context = int(model_config.max_model_len)
         self._prompts = PromptMaker(llm, self._context)
         self._tracing = vllm_config.observability_config.otlp_traces_endpoint is not None

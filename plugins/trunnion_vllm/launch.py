@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,9 @@ LOG_STREAM: Final = "VLLM_LOGGING_STREAM"
 """vLLM logs to stdout, which belongs to the program that mounts it; stderr is taken unless the environment says."""
 SHUTDOWN_TIMEOUT: Final = 20.0
 """Seconds that vLLM's processes have to end by themselves; their interpreters take some while over torch's heap."""
+
+_REAP_SECONDS: Final = 10.0
+"""Seconds that a killed process has to be gone; more than that means that the kernel holds it."""
 
 
 def check_model(model: str) -> None:
@@ -174,15 +176,25 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None], 
     return llm
 
 
+def processes(llm: Any) -> list[Any]:
+    """Return the processes that an AsyncLLM started by itself, as ``multiprocessing`` knows them."""
+    resources = getattr(getattr(llm, "engine_core", None), "resources", None)
+    found = list(getattr(getattr(resources, "engine_manager", None), "processes", ()))
+    coordinator = getattr(getattr(resources, "coordinator", None), "proc", None)
+    return found if coordinator is None else [*found, coordinator]
+
+
 def shut_down(llm: Any) -> None:
     """End vLLM's processes and wait until they are gone. Blocking."""
+    started = processes(llm)
     if handler := getattr(llm, "output_handler", None):
         handler.get_loop().call_soon_threadsafe(handler.cancel)  # else it reports the end as an error
     if "timeout" in inspect.signature(llm.shutdown).parameters:
         llm.shutdown(timeout=SHUTDOWN_TIMEOUT)
     else:
         llm.shutdown()
-    multiprocessing.active_children()  # reaps those that have ended
+    for process in started:  # vLLM kills those that are slow, and does not wait for their end
+        process.join(_REAP_SECONDS)
     kv_events.remove_folder(llm.vllm_config.kv_events_config)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
@@ -52,9 +52,13 @@ class SamplingConverter:
     all but adding the end-of-sequence ids to a set that is the same for all.
     """
 
-    def __init__(self, defaults: Mapping[str, Any] | None = None) -> None:
-        """Take the model's defaults, as ``ModelConfig.get_diff_sampling_param()`` returns them."""
+    def __init__(self, defaults: Mapping[str, Any] | None = None, *, vocabulary: int | None = None) -> None:
+        """Take the model's defaults, as ``ModelConfig.get_diff_sampling_param()`` returns them.
+
+        ``vocabulary`` is its number of tokens, None if that is not to be checked.
+        """
         self._defaults = dict(defaults or {})
+        self._vocabulary = vocabulary
         # Rows of a batch share one frozen value, so its identity is the cheapest key; the value is kept beside the
         # result, so that its identity cannot pass to another. Requests from outside share equal values.
         self._by_identity: dict[_Identity, tuple[Sampling, OutputFormat | None, Any]] = {}
@@ -96,6 +100,7 @@ class SamplingConverter:
 
     def _build(self, request: GenerateRequest, extra: Mapping[str, Any]) -> Any:
         sampling = request.sampling
+        self._check_stop_tokens(sampling.stop_token_ids)
         values = dict(self._defaults)
         for name in _SAME:
             value = getattr(sampling, name)
@@ -122,6 +127,14 @@ class SamplingConverter:
             skip_clone=True,
             **values,
         )
+
+    def _check_stop_tokens(self, given: Sequence[int]) -> None:
+        """Refuse what is no token: before 0.29 vLLM takes it, and uses it as an index into the logits."""
+        size = self._vocabulary
+        wrong = [token for token in given if token < 0 or (size is not None and token >= size)]
+        if wrong:
+            known = "" if size is None else f"; the model's vocabulary has the ids 0 to {size - 1}"
+            raise InvalidArgument(f"stop_token_ids has {wrong[0]}, which is no token{known}", param="stop_token_ids")
 
 
 def needs_text(request: GenerateRequest) -> bool:
