@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -131,3 +133,35 @@ def schema(
     plugin = named[0].plugin
     assert plugin is not None
     typer.echo(json.dumps(plugin.config.model_json_schema(), indent=2))
+
+
+class NewKind(StrEnum):
+    """Name the kinds that `new` has templates for."""
+
+    ENGINE = "engine"
+    STAGE = "stage"
+    ROUTER = "router"
+    HOOKS = "hooks"
+
+
+@app.command()
+def new(
+    name: Annotated[
+        str, typer.Argument(help="What users call it: foo makes trunnion-foo, with the package trunnion_foo.")
+    ],
+    *,
+    kind: Annotated[NewKind, typer.Option(help="What it adds.")] = NewKind.ENGINE,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write, empty or not there; ./trunnion-NAME.")
+    ] = None,
+    debug: Debug = False,  # noqa: ARG001 - kept by its callback
+) -> None:
+    """Write the repository of a new plugin: it works, is tested, and is yours to change."""
+    from .scaffold import PluginNames, check_free, write_plugin
+
+    names = PluginNames.of(name)
+    check_free(names, kind.value, registry())
+    folder = output or Path(names.distribution)
+    for path in write_plugin(names, kind.value, folder):
+        typer.echo(folder / path)
+    typer.echo(f"\nNext: cd {folder} && pip install -e '.[test]' && pytest   (README.md says what then)")
