@@ -1,38 +1,65 @@
-"""Run the simulated engine: admission by slots, timed tokens, faults on demand."""
+"""Run the simulated engine on an event loop: requests in, timed tokens out, faults on demand."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 
-from trunnion import ChoiceDelta, EngineInfo, GenerateEvent, GenerateRequest, LoadReport, TokenizerRef, Usage
+from trunnion import (
+    AdapterRef,
+    ChoiceDelta,
+    Embedding,
+    EngineInfo,
+    GenerateEvent,
+    GenerateRequest,
+    KVLayout,
+    LoadReport,
+    Prompt,
+    StartupStage,
+    TokenizerRef,
+    Usage,
+)
 from trunnion.errors import (
     AdapterNotFound,
     Cancelled,
     ConfigError,
-    ContextOverflow,
     EngineDead,
-    Overloaded,
     Transient,
     TrunnionError,
+    UnsupportedFeature,
 )
 
-from . import CAPABILITIES
+from .capabilities import narrowed
+from .clock import WallClock
 from .config import SimConfig
-from .slots import Slots
-from .tokens import WORDS, choose, count_prompt_tokens, prompt_text
+from .core import SimCore
+from .embedding import embed
+from .intake import Intake, check_length
+from .jobs import CoreEvent, Job
+from .kv_blocks import HASH
+from .kv_feed import KVFeed
+from .speaker import Speaker
+from .tokens import prompt_text, prompt_token_ids
 
-_SLOWDOWN = 10
+_BREATH: Final = 8
+"""Events after which a request that costs no time lets others have the loop."""
 
 
-class _Chunk(NamedTuple):
-    """Hold one event's delta, and whether the request ends with it."""
+class _Reader:
+    """Wait for a job to get on."""
 
-    delta: ChoiceDelta
-    last: bool
+    __slots__ = ("failure", "wanted", "wanting")
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self.wanting: asyncio.Future[None] | None = None
+        self.failure: TrunnionError | None = None
+
+    def wake(self) -> None:
+        if self.wanting is not None and not self.wanting.done():
+            self.wanting.set_result(None)
 
 
 class SimEngine:
@@ -41,12 +68,17 @@ class SimEngine:
     def __init__(self, model: str | None, config: SimConfig) -> None:
         self._model = model or "sim"
         self._config = config
-        self._slots = Slots(config.slots, config.max_waiting)
+        self._feed = KVFeed() if config.kv_events else None
+        self._core = SimCore(config, kv_log=None if self._feed is None else self._feed.log)
+        self._intake = Intake(config, self._core.faults, Speaker(config))
+        self._adapters = {name: AdapterRef(name=name, path="") for name in config.adapters}
+        self._clock: WallClock | None = None
+        self._jobs: set[Job] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._dead: EngineDead | None = None
-        self._stopped = asyncio.Event()
-        self._started = False
-        self._stopping = False
-        self._vocabulary = 0
+        self._started = self._stopping = self._stopped = False
+        self._report: LoadReport | None = None
 
     async def start(self) -> EngineInfo:
         """Wait the settable start-up time and describe the engine."""
@@ -54,176 +86,250 @@ class SimEngine:
             raise ConfigError("this engine was started or stopped before; build a new one from its spec")
         self._started = True
         config = self._config
+        began = time.perf_counter()
         await asyncio.sleep(config.startup_seconds)
-        capabilities = CAPABILITIES
-        tokenizer = None
         if config.tokenizer is not None:
-            from .ids import tokenizer_size, with_token_ids
+            from .vocabulary import Vocabulary
 
-            self._vocabulary = await asyncio.to_thread(tokenizer_size, config.tokenizer)
-            capabilities = with_token_ids(capabilities)
-            tokenizer = TokenizerRef(path=config.tokenizer)
+            vocabulary = await asyncio.to_thread(Vocabulary, config.tokenizer)
+            self._intake = Intake(config, self._core.faults, Speaker(config, vocabulary))
+        if self._stopping:
+            raise Cancelled("the engine was stopped while it started")
+        self._clock = WallClock(self._core, self._dispatch)
+        layout = KVLayout(block_size=config.block_size, hash=HASH) if config.enable_prefix_caching else None
         return EngineInfo(
             engine="sim",
             model=self._model,
-            context_length=config.context_length,
-            tokenizer=tokenizer,
-            concurrency=config.slots,
-            capabilities=capabilities,
+            context_length=config.max_model_len,
+            tokenizer=None if config.tokenizer is None else TokenizerRef(path=config.tokenizer),
+            concurrency=self._capacity,
+            capabilities=narrowed(config),
             adapters=config.adapters,
+            data_parallel=config.data_parallel_size,
+            kv_layout=layout,
             library="trunnion-sim",
-            emits_text=tokenizer is None,
+            emits_text=config.tokenizer is None,
+            startup=(StartupStage(name="pretend to load", seconds=time.perf_counter() - began),),
         )
+
+    @property
+    def _capacity(self) -> int:
+        return self._config.max_num_seqs * self._config.data_parallel_size
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield simulated tokens; refusals come with the first ``__anext__``."""
-        config = self._config
-        text = prompt_text(request)
-        prompt_tokens = count_prompt_tokens(request)
-        self._check(request, prompt_tokens)
-        fault = config.fault if config.fault_marker in text else None
-        if fault == "refuse":
-            raise Overloaded("the simulated engine refuses this request on demand", retry_after=1.0)
-        breaks = fault in ("die", "crash", "hang")
-        slow = _SLOWDOWN if fault == "slow" else 1
-        async with self._slots.hold(request.priority):
-            self._check_alive()
-            await self._sleep(config.ttft * slow)
-            produced = 0
-            for chunk in self._chunks(request, text, prompt_tokens):
-                await self._sleep(config.tpot * slow * (len(chunk.delta.token_ids) - (not produced)))
-                if breaks and (produced + len(chunk.delta.token_ids) > config.fault_after or chunk.last):
-                    await self._strike()
-                produced += len(chunk.delta.token_ids)
-                if chunk.last:
-                    usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=produced)
-                    yield GenerateEvent(choices=(chunk.delta,), usage=usage)
-                    return
-                yield GenerateEvent(choices=(chunk.delta,))
-                self._check_alive()
+        clock = self._alive()
+        self._check_adapter(request.adapter)
+        taken = self._intake.take(request, clock.now, _Reader())
+        job, answers = taken.job, taken.answers
+        self._enter(job, clock)
+        try:
+            width, length = job.chunk, job.output
+            safe = length if job.halt_at is None else job.halt_at
+            position = turn = 0
+            while True:
+                end = min(position + width, length)
+                if job.progress < end or end > safe:
+                    await self._reach(job, end)
+                elif not turn % _BREATH:
+                    await asyncio.sleep(0)
+                turn += 1
+                if self._stopped:
+                    raise self._end()
+                if end > safe:
+                    await self._strike(job, taken.fault)
+                if len(answers) == 1:
+                    choices: tuple[ChoiceDelta, ...] = (answers[0].delta(position, end),)
+                else:
+                    choices = tuple([a.delta(position, end) for a in answers if position < max(1, len(a.ids))])
+                if end < length:
+                    yield GenerateEvent(choices=choices)
+                    position = end
+                    continue
+                made = sum(len(answer.ids) for answer in answers)
+                usage = Usage(prompt_tokens=job.prompt, completion_tokens=made, cached_tokens=job.cached or 0)
+                yield GenerateEvent(choices=choices, usage=None if taken.fault == "no_usage" else usage)
+                return
+        finally:
+            self._leave(job)
 
-    def _check(self, request: GenerateRequest, prompt_tokens: int) -> None:
-        if self._dead is None and (self._stopping or self._stopped.is_set()):
+    def _check_adapter(self, name: str | None) -> None:
+        if name is not None and name not in self._adapters:
+            raise AdapterNotFound(f"no adapter is called {name!r}", param="model")
+
+    def _alive(self) -> WallClock:
+        """Return the clock. Raises :class:`EngineDead` before the start and after the end."""
+        if self._dead is not None:
+            raise self._end()
+        if self._stopping:
             raise EngineDead("the engine was stopped; build a new one from its spec")
-        self._check_alive()
-        config = self._config
-        if request.adapter is not None and request.adapter not in config.adapters:
-            raise AdapterNotFound(f"no adapter is called {request.adapter!r}", param="model")
-        wanted = request.sampling.max_tokens or 1
-        if prompt_tokens + wanted > config.context_length:
-            raise ContextOverflow(
-                f"{prompt_tokens} prompt tokens and {wanted} to generate exceed the context length "
-                f"of {config.context_length}; shorten the prompt or lower max_tokens",
-                param="messages",
-                details={"prompt_tokens": prompt_tokens, "context_length": config.context_length},
-            )
+        if self._clock is None:
+            raise EngineDead("the engine was not started; await start() first")
+        return self._clock
 
     def _end(self) -> TrunnionError:
         """Return what ends the requests in flight."""
         return Cancelled("the engine was stopped") if self._dead is None else EngineDead(self._dead.message)
 
-    def _check_alive(self) -> None:
-        if self._stopped.is_set():
-            raise self._end()
+    def _enter(self, job: Job, clock: WallClock) -> None:
+        self._jobs.add(job)
+        self._idle.clear()
+        try:
+            clock.add(job)
+        except BaseException:
+            self._leave(job)
+            raise
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep, but wake at once when the engine stops or dies."""
-        if seconds <= 0:
-            await asyncio.sleep(0)
-        else:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._stopped.wait()
-            except TimeoutError:
-                pass
-        self._check_alive()
+    def _leave(self, job: Job) -> None:
+        self._jobs.discard(job)
+        if not self._jobs:
+            self._idle.set()
+        if self._clock is not None and job.state in ("waiting", "running"):
+            self._clock.remove(job)
+            self._flush()
 
-    async def _strike(self) -> None:
-        fault = self._config.fault
+    async def _reach(self, job: Job, progress: int) -> None:
+        """Wait until the job has made so many tokens, has ended or stands still."""
+        reader: _Reader = job.owner
+        reader.wanted = progress
+        while job.progress < progress and not job.halted and job.ended is None and not self._stopped:
+            reader.wanting = asyncio.get_running_loop().create_future()
+            await reader.wanting
+
+    def _dispatch(self, events: Sequence[CoreEvent]) -> None:
+        self._flush()
+        for kind, job, _ in events:
+            if job is None:
+                self._crash()
+            elif kind != "tokens" or job.progress >= job.owner.wanted:
+                job.owner.wake()
+
+    def _flush(self) -> None:
+        if self._feed is not None:
+            self._feed.flush()
+
+    async def _strike(self, job: Job, fault: str) -> None:
+        """Break the stream, take the engine down, or stand still until it ends."""
         if fault == "die":
             raise Transient("the simulated engine broke this stream on demand")
         if fault == "crash":
-            self._dead = EngineDead("the simulated engine crashed on demand")
-            self._stopped.set()
-            self._slots.refuse_waiting(self._end)
-            raise self._end()
-        if fault == "hang":
-            await self._stopped.wait()
-            self._check_alive()
+            self._crash()
+        while not self._stopped:
+            job.owner.wanting = asyncio.get_running_loop().create_future()
+            await job.owner.wanting
+        raise self._end()
 
-    def _chunks(self, request: GenerateRequest, text: str, prompt_tokens: int) -> Iterator[_Chunk]:
-        """Yield what the events carry, the choices in turn."""
-        config, sampling = self._config, request.sampling
-        room = config.context_length - prompt_tokens
-        length = sampling.max_tokens or min(config.default_max_tokens, room)
-        words = text.split() or [""] if config.output == "echo" else WORDS
-        streams = [deque(self._tokens(request, index, length, text)) for index in range(sampling.n)]
-        stops = ["length" if len(stream) == length else "stop" for stream in streams]
-        width = length if request.delivery == "final" else config.tokens_per_event
-        while any(streams):
-            for index, stream in enumerate(streams):
-                tokens = [stream.popleft() for _ in range(min(width, len(stream)))]
-                if tokens:
-                    delta = ChoiceDelta(
-                        index=index,
-                        text=self._text(request, tokens, words),
-                        token_ids=tokens,
-                        finish_reason=None if stream else stops[index],  # type: ignore[arg-type]
-                    )
-                    yield _Chunk(delta, not any(streams))
+    def _crash(self) -> None:
+        self._dead = EngineDead("the simulated engine crashed on demand")
+        self._halt()
 
-    def _tokens(self, request: GenerateRequest, index: int, length: int, text: str) -> list[int]:
-        sampling = request.sampling
-        length = self._length(request, length, text)
-        if self._config.output == "echo" and not self._vocabulary:
-            words = len(text.split()) or 1
-            return [position % words for position in range(length)]
-        size = self._vocabulary or len(WORDS)
-        best = choose(f"{self._config.seed}/None/{request.adapter}/0/{text}", size, length)
-        if sampling.temperature == 0:
-            return best
-        drawn = f"{self._config.seed}/{sampling.seed}/{request.adapter}/{index}/{text}"
-        if sampling.top_p is None or sampling.top_p == 1:
-            return choose(drawn, size, length)
-        nucleus = choose(drawn, max(1, round(sampling.top_p * size)), length)
-        return [(first + offset) % size for first, offset in zip(best, nucleus, strict=True)]
-
-    def _length(self, request: GenerateRequest, longest: int, text: str) -> int:
-        """Return the tokens of a completion: up to its own end, unless the request says otherwise."""
-        echo = self._config.output == "echo" and not self._vocabulary
-        end = (len(text.split()) or 1) if echo else self._config.eos_after
-        if end is None or request.sampling.ignore_eos:
-            return longest
-        return min(longest, max(end, request.sampling.min_tokens or 0))
-
-    def _text(self, request: GenerateRequest, tokens: list[int], words: Sequence[str]) -> str:
-        if self._vocabulary:
-            return ""
-        text = "".join(words[token] + " " for token in tokens)
-        return text if request.adapter is None else text.upper()
+    def _halt(self) -> None:
+        """End everything."""
+        self._stopped = True
+        if self._clock is not None:
+            self._clock.stop()
+        for job in self._jobs:
+            job.owner.wake()
+        if self._feed is not None:
+            self._feed.wake()
 
     def load(self) -> LoadReport:
-        """Return the slots in use and the queue, as of now."""
-        return LoadReport(
-            running=self._slots.running,
-            waiting=self._slots.waiting,
-            timestamp=time.monotonic(),
-            capacity=self._config.slots,
-        )
+        """Return what runs and waits: as of now, or as of the last report within ``load_report_interval``."""
+        now = time.monotonic()
+        report = self._report
+        if report is None or now - report.timestamp >= self._config.load_report_interval:
+            core = self._core
+            report = self._report = LoadReport(
+                running=core.running,
+                waiting=core.waiting,
+                timestamp=now,
+                kv_cache_usage=core.kv_cache_usage,
+                capacity=self._capacity,
+                adapters=core.adapters,
+            )
+        return report
 
     async def check_health(self) -> None:
         """Return if alive. Raises :class:`EngineDead` after a crash."""
         if self._dead is not None:
             raise EngineDead(self._dead.message)
 
+    async def embed(
+        self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
+    ) -> list[Embedding]:
+        """Return a unit vector per prompt; prompts that share words lie near each other.
+
+        Raises:
+            InvalidArgument: More dimensions are asked for than ``embedding_size``.
+            ContextOverflow: A prompt does not fit.
+        """
+        clock = self._alive()
+        self._check_adapter(adapter)
+        return list(await asyncio.gather(*(self._embed(clock, prompt, dimensions, adapter) for prompt in prompts)))
+
+    async def _embed(self, clock: WallClock, prompt: Prompt, dimensions: int | None, adapter: str | None) -> Embedding:
+        config = self._config
+        text = prompt_text(prompt)
+        ids = prompt_token_ids(prompt, text)
+        check_length(len(ids), 0, config.max_model_len)
+        seed = f"{config.seed}/{adapter}"
+        vector = embed(ids, size=config.embedding_size, dimensions=dimensions, seed=seed)
+        job = Job(prompt=len(ids), output=0, adapter=adapter, owner=_Reader())
+        self._enter(job, clock)
+        try:
+            await self._reach(job, 1)
+            if self._stopped:
+                raise self._end()
+        finally:
+            self._leave(job)
+        return Embedding(vector=vector, usage=Usage(prompt_tokens=len(ids), completion_tokens=0))
+
+    async def load_adapter(self, adapter: AdapterRef) -> None:
+        """Take an adapter and bring it into memory, which takes ``lora_load_seconds``. Idempotent for the same path."""
+        clock = self._alive()
+        if self._adapters.get(adapter.name) == adapter:
+            return
+        due = max(rank.adapters.ready_at(adapter.name, clock.now) or 0.0 for rank in self._core.ranks)
+        await asyncio.sleep(max(0.0, due - clock.now))
+        self._alive()
+        self._adapters[adapter.name] = adapter
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that run on it run on. Raises :class:`AdapterNotFound`."""
+        self._alive()
+        self._check_adapter(name)
+        del self._adapters[name]
+        for rank in self._core.ranks:
+            rank.adapters.drop(name)
+
+    async def list_adapters(self) -> list[AdapterRef]:
+        """Return the adapters that may be asked for, in memory or not."""
+        return list(self._adapters.values())
+
+    async def reset_prefix_cache(self) -> bool:
+        """Forget every cached prefix; False, and none forgotten, where requests in flight hold some."""
+        self._alive()
+        done = self._core.reset_prefix_cache()
+        self._flush()
+        return done
+
+    def kv_events(self) -> AsyncIterator[Mapping[str, Any]]:
+        """Yield the events of the prefix cache, from the first that is kept, until the engine ends.
+
+        Raises:
+            UnsupportedFeature: The setting ``kv_events`` is off.
+        """
+        if self._feed is None:
+            raise UnsupportedFeature("the simulated engine publishes KV events with kv_events=True", param="kv_events")
+        return self._feed.read(lambda: self._stopped)
+
     async def stop(self, *, drain: float = 0.0) -> None:
         """Take no more, wait up to ``drain`` seconds for requests in flight, then end them with Cancelled."""
         self._stopping = True
-        if drain > 0 and not self._stopped.is_set():
+        if drain > 0 and not self._stopped:
             try:
                 async with asyncio.timeout(drain):
-                    await self._slots.idle()
+                    await self._idle.wait()
             except TimeoutError:
                 pass
-        self._stopped.set()
-        self._slots.refuse_waiting(self._end)
+        self._halt()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Sequence
 from typing import Final
 
-from trunnion import GenerateRequest, MessagesPrompt, TextPrompt
+from trunnion import MessagesPrompt, Prompt, TextPrompt
 
 WORDS: Final = (
     "amber", "beacon", "cedar", "delta", "ember", "fjord", "grove", "harbor",
     "indigo", "juniper", "kelp", "lantern", "meadow", "nectar", "orchid", "pebble",
     "quartz", "river", "saffron", "tundra", "umber", "velvet", "willow", "yarrow",
 )  # fmt: skip
+_TOKENS: Final = re.compile(r"\w+|[^\w\s]")
+_PIECES: Final = re.compile(r"\s?\w+|\s?[^\w\s]|\s")
+_FIRST_PIECE_ID: Final = 1000
+_PIECE_IDS: Final = 60_000
 
 
-def prompt_text(request: GenerateRequest) -> str:
+def prompt_text(prompt: Prompt) -> str:
     """Return the prompt as text; token ids are written as numbers."""
-    prompt = request.prompt
     if isinstance(prompt, TextPrompt):
         return prompt.text
     if isinstance(prompt, MessagesPrompt):
@@ -32,25 +36,38 @@ def _content(content: object) -> str:
     return str(content or "")
 
 
-def count_prompt_tokens(request: GenerateRequest) -> int:
+def count_prompt_tokens(prompt: Prompt, text: str) -> int:
     """Return the number of prompt tokens: the ids given, else the words and punctuation marks of the text."""
-    prompt = request.prompt
     if not isinstance(prompt, TextPrompt | MessagesPrompt):
         return len(prompt.token_ids)
-    return max(1, len(re.findall(r"\w+|[^\w\s]", prompt_text(request))))
+    return max(1, len(_TOKENS.findall(text)))
 
 
-def draws(seed: str) -> Iterator[int]:
-    """Yield an endless stream of bytes that depends on the seed alone."""
-    block = 0
-    while True:
-        yield from hashlib.blake2b(f"{seed}/{block}".encode()).digest()
-        block += 1
+def prompt_token_ids(prompt: Prompt, text: str) -> Sequence[int]:
+    """Return the ids of the prompt's tokens: as given, else a number for each word and punctuation mark."""
+    if not isinstance(prompt, TextPrompt | MessagesPrompt):
+        return prompt.token_ids
+    return [piece_id(token) for token in _TOKENS.findall(text)] or [0]
+
+
+def pieces(text: str) -> list[str]:
+    """Cut text into tokens, which joined give it again: words and marks, each with the space before it."""
+    return _PIECES.findall(text)
+
+
+def piece_id(piece: str) -> int:
+    """Return the id of a token that is none of the :data:`WORDS`."""
+    return _FIRST_PIECE_ID + zlib.crc32(piece.encode("utf-8", "surrogatepass")) % _PIECE_IDS
+
+
+def draw(seed: str, count: int) -> bytes:
+    """Return bytes that depend on the seed alone."""
+    return hashlib.shake_128(seed.encode("utf-8", "surrogatepass")).digest(count)
 
 
 def choose(seed: str, size: int, length: int) -> list[int]:
     """Return ``length`` numbers below ``size`` that depend on the seed alone."""
-    source = draws(seed)
     if size > 1 << 8:
-        return [(next(source) << 8 | next(source)) % size for _ in range(length)]
-    return [next(source) % size for _ in range(length)]
+        drawn = draw(seed, 2 * length)
+        return [(high << 8 | low) % size for high, low in zip(drawn[::2], drawn[1::2], strict=True)]
+    return [number % size for number in draw(seed, length)]

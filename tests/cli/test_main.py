@@ -43,8 +43,8 @@ def say_one_line(capfd, monkeypatch, tmp_path):
         (["run", "-", "-", "--engine", "sim", "--replicas", "2"], "--replicas needs --ray"),
         (["run", "-", "-", "--engine", "sim", "--ray"], "--ray reads a file"),
         (["run", "-", "-", "--engine", "sim", "--concurrency", "0"], "--concurrency"),
-        (["run", "-", "-", "--engine", "sim", "--set", "slot=1"], "did you mean 'slots'?"),
-        (["run", "-", "-", "--engine", "sim", "--set", "slots=many"], "setting 'slots'"),
+        (["run", "-", "-", "--engine", "sim", "--set", "max_num_seq=1"], "did you mean 'max_num_seqs'?"),
+        (["run", "-", "-", "--engine", "sim", "--set", "max_num_seqs=many"], "setting 'max_num_seqs'"),
         (["run", "-", "-", "--engine", "sim", "--set", "slots"], "--set takes KEY=VALUE, not 'slots'"),
         (["run", "-", "-", "--engine", "sim", "--sampling", "temprature=1"], "did you mean 'temperature'?"),
         (["chat", "--engine", "simm"], "did you mean 'sim'?"),
@@ -106,7 +106,7 @@ def test_plugins_are_listed_and_described(capfd):
     assert main(["plugins", "list"]) == 0
     assert "chat_template" in capfd.readouterr().out
     assert main(["plugins", "schema", "sim"]) == 0
-    assert "slots" in json.loads(capfd.readouterr().out)["properties"]
+    assert "max_num_seqs" in json.loads(capfd.readouterr().out)["properties"]
     assert main(["engines"]) == 0
     assert "probes_health" in capfd.readouterr().out
 
@@ -155,7 +155,7 @@ def test_one_name_of_two_kinds_must_be_told_apart(cli, tmp_path):
     result = cli.run("plugins", "schema", "sim", env=env)
     assert result.code == 2
     assert "--kind engine or --kind stage" in result.err
-    assert "slots" in cli.run("plugins", "schema", "sim", "--kind", "engine", env=env).out
+    assert "max_num_seqs" in cli.run("plugins", "schema", "sim", "--kind", "engine", env=env).out
 
 
 def test_allowing_loads_nothing_else_and_a_name_that_fits_nothing_is_told(cli):

@@ -11,6 +11,7 @@ from data_sim import sim_config
 from trunnion.errors import AdapterNotFound, EngineDead, InternalError
 from trunnion.rows import OUTPUT_COLUMNS, error_from_column
 from trunnion_ray.data import find_error
+from trunnion_sim.engine import SimEngine
 
 
 def codes(rows):
@@ -191,21 +192,18 @@ def test_pending_requests_can_be_limited(worker):
 
 
 def test_adapters_are_loaded_when_a_row_names_them(worker, tmp_path):
-    one = worker(config=sim_config(adapter_root=str(tmp_path)))
-    rows = one(pa.table({"prompt": ["a", "b"], "model": ["loud", None]})).to_pylist()
-    assert codes(rows) == ["unsupported_feature", None]  # the simulator cannot load while running
+    cannot = worker(config=sim_config(adapter_root=str(tmp_path), config={"unsupported": ["hot_adapters/1"]}))
+    rows = cannot(pa.table({"prompt": ["a", "b"], "model": ["loud", None]})).to_pylist()
+    assert codes(rows) == ["unsupported_feature", None]
     (tmp_path / "loud").mkdir()
     loaded = []
 
-    class Engine(type(one._runner.pipeline.engine)):
+    class Engine(SimEngine):
         async def load_adapter(self, adapter):
             loaded.append(adapter)
-            self._config = self._config.model_copy(update={"adapters": ("loud",)})
+            await super().load_adapter(adapter)
 
-        async def unload_adapter(self, name): ...
-
-        async def list_adapters(self): ...
-
+    one = worker(config=sim_config(adapter_root=str(tmp_path)))
     one._runner.pipeline.engine.__class__ = Engine
     rows = one(pa.table({"prompt": ["a", "b", "c"], "model": ["loud", "loud", "../up"]})).to_pylist()
     assert codes(rows) == [None, None, "adapter_not_found"]

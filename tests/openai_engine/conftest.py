@@ -13,7 +13,9 @@ from trunnion_http import PipelineModel, create_app, make_server
 def surface():
     """Serve the simulated engine over HTTP on a thread of its own; yield the base URL."""
     thread = LoopThread("surface")
-    spec = trunnion.engine_spec("sim", None, {"tpot": 0.001, "adapters": ["loud"], "output": "echo"})
+    lacking = ["sampling.top_k", "sampling.logprobs", "output_format.*", "embeds/1"]
+    config = {"tpot": 0.001, "adapters": ["loud"], "output": "echo", "unsupported": lacking}
+    spec = trunnion.engine_spec("sim", None, config)
 
     async def start():
         pipeline = Pipeline(spec)

@@ -71,7 +71,7 @@ async def test_through_the_pipeline(surface):
         assert (await pipeline.complete(ask(WORDS, sampling={"max_tokens": 3}))).text.split()[0] == "user:"
         assert pipeline.load().running == 0
         with pytest.raises(TrunnionError):
-            await pipeline.embed([TextPrompt(text="x")])  # the simulator makes none
+            await pipeline.embed([TextPrompt(text="x")])  # this surface's engine makes none
 
 
 def test_in_a_script(surface):

@@ -93,7 +93,7 @@ def test_the_plugin_policy_of_the_driver_crosses():
         ([], ConfigError, "models"),
         ("m", ConfigError, "model configurations"),
         ([{"name": "m", "engine": "absent"}], PluginNotFound, "absent"),
-        ([{"name": "m", "engine": "sim", "config": {"slot": 1}}], ConfigError, "'slots'"),
+        ([{"name": "m", "engine": "sim", "config": {"max_num_seq": 1}}], ConfigError, "'max_num_seqs'"),
         ([{"name": "m", "engine": "sim", "num_replica": 1}], ConfigError, "num_replicas"),
         ([{"name": "m", "engine": "sim", "hooks": {"absent": {}}}], PluginNotFound, "no hooks plugin"),
         ([{"name": "m", "engine": "sim"}] * 2, ConfigError, "two models are named"),

@@ -231,7 +231,7 @@ def test_keys_that_ray_itself_would_ignore_are_refused():
         ({"log_engine_metrics": True}, "log_engine_metrics"),
         ({"model_loading_config": {"model_id": "m", "model_source": {"bucket_uri": "s3://x"}}}, "model_source"),
         ({"lora_config": {"dynamic_lora_loading_path": "s3://x"}}, "not local"),
-        ({"engine_kwargs": {"slot": 1}}, "slots"),
+        ({"engine_kwargs": {"max_num_seq": 1}}, "max_num_seqs"),
     ],
 )
 def test_values_that_cannot_be_served_are_refused(fields, words):

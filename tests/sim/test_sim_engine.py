@@ -1,52 +1,26 @@
 import asyncio
+import re
 import subprocess
 import sys
 import time
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from sim_lab import ask, run, settle, sim, text_of
 
 import trunnion as t
 from trunnion.errors import AdapterNotFound, Cancelled, ConfigError, ContextOverflow, EngineDead, Overloaded, Transient
 from trunnion_sim import SimConfig
 from trunnion_sim.engine import SimEngine
-
-
-@asynccontextmanager
-async def sim(**config):
-    engine = SimEngine(None, SimConfig(**config))
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.stop()
-
-
-def ask(text="the quick brown fox", *, max_tokens=4, **fields):
-    sampling = {"max_tokens": max_tokens, **fields.pop("sampling", {})}
-    return t.GenerateRequest(**{"prompt": t.TextPrompt(text=text), "sampling": t.SamplingParams(**sampling), **fields})
-
-
-async def settle():
-    """Let every task run as far as it can; independent of the clock."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def run(engine, req=None):
-    return await t.collect(engine.generate(req or ask()))
-
-
-async def text_of(req=None, **config):
-    async with sim(**config) as engine:
-        return (await run(engine, req)).text
+from trunnion_sim.faults import FaultRule
+from trunnion_sim.step_time import StepTime
 
 
 async def test_the_same_seed_and_prompt_give_the_same_text():
     text = await text_of()
     assert text == await text_of()
-    assert text == await text_of(ttft=0.01, tokens_per_event=3, slots=1)
+    assert text == await text_of(ttft=0.01, tokens_per_event=3, max_num_seqs=1)
     assert text == await text_of(ask(delivery="final"))
 
 
@@ -140,7 +114,7 @@ async def test_startup_seconds():
 
 
 async def test_context_length():
-    async with sim(context_length=10) as engine:
+    async with sim(max_model_len=10) as engine:
         assert (await run(engine, ask(max_tokens=6))).usage.total_tokens == 10
         with pytest.raises(ContextOverflow) as caught:
             await run(engine, ask(max_tokens=7))
@@ -172,8 +146,15 @@ async def test_adapters():
         assert pipeline.info.adapters == ("loud",)
 
 
+class FiveTokens:
+    size = 5
+
+    def __init__(self, path):
+        assert path == "here"
+
+
 async def test_tokenizer_makes_it_speak_ids(monkeypatch):
-    monkeypatch.setattr("trunnion_sim.ids.tokenizer_size", lambda path: 5 if path == "here" else 0)
+    monkeypatch.setattr("trunnion_sim.vocabulary.Vocabulary", FiveTokens)
     engine = SimEngine("m", SimConfig(tokenizer="here"))
     info = await engine.start()
     assert (info.emits_text, info.tokenizer, info.capabilities.prompts) == (
@@ -189,7 +170,7 @@ async def test_tokenizer_makes_it_speak_ids(monkeypatch):
 
 
 async def test_slots_bound_what_runs_and_report_it():
-    async with sim(slots=2, ttft=0.05) as engine:
+    async with sim(max_num_seqs=2, ttft=0.05) as engine:
         tasks = [asyncio.create_task(run(engine)) for _ in range(5)]
         await settle()
         load = engine.load()
@@ -207,7 +188,7 @@ async def test_the_queue_goes_by_priority_then_order():
         await run(engine, ask(priority=priority))
         order.append(name)
 
-    async with sim(slots=1) as engine:
+    async with sim(max_num_seqs=1) as engine:
         holder = engine.generate(ask())
         await anext(holder)
         named = (("late", 5), ("normal", 0), ("normal 2", 0), ("urgent", -3))
@@ -220,7 +201,7 @@ async def test_the_queue_goes_by_priority_then_order():
 
 
 async def test_max_waiting_refuses():
-    async with sim(slots=1, max_waiting=1, ttft=0.05) as engine:
+    async with sim(max_num_seqs=1, max_waiting=1, ttft=0.05) as engine:
         tasks = [asyncio.create_task(run(engine)) for _ in range(2)]
         await settle()
         with pytest.raises(Overloaded) as caught:
@@ -234,7 +215,7 @@ async def test_max_waiting_refuses():
 
 
 async def test_no_slot_is_lost_however_requests_end():
-    async with sim(slots=2, ttft=0.002, tpot=0.001) as engine:
+    async with sim(max_num_seqs=2, ttft=0.002, tpot=0.001) as engine:
 
         async def one(i):
             try:
@@ -251,7 +232,7 @@ async def test_no_slot_is_lost_however_requests_end():
 
 
 async def test_a_slot_handed_to_a_cancelled_waiter_passes_on():
-    async with sim(slots=1) as engine:
+    async with sim(max_num_seqs=1) as engine:
         holder = engine.generate(ask())
         await anext(holder)
         waiters = [asyncio.create_task(run(engine)) for _ in range(3)]
@@ -299,7 +280,7 @@ async def test_die(delivery, after):
 
 
 async def test_hang_until_stopped():
-    async with sim(fault="hang", slots=1) as engine:
+    async with sim(fault="hang", max_num_seqs=1) as engine:
         tasks = [asyncio.create_task(run(engine)) for _ in range(2)]
         await settle()
         assert (engine.load().running, engine.load().waiting) == (1, 1)
@@ -309,7 +290,7 @@ async def test_hang_until_stopped():
 
 
 async def test_crash_takes_every_request_down():
-    async with sim(fault="crash", fault_marker="boom", slots=2, ttft=0.01, tpot=0.01) as engine:
+    async with sim(fault="crash", fault_marker="boom", max_num_seqs=2, ttft=0.01, tpot=0.01) as engine:
         await engine.check_health()
         tasks = [asyncio.create_task(run(engine, ask(text))) for text in ("fine", "boom", "queued")]
         done = await asyncio.gather(*tasks, return_exceptions=True)
@@ -332,7 +313,7 @@ async def test_only_marked_prompts_are_struck():
 
 
 async def test_stop_ends_those_in_flight_and_those_that_wait():
-    async with sim(slots=1, tpot=5) as engine:
+    async with sim(max_num_seqs=1, tpot=5) as engine:
         holder = engine.generate(ask())  # holds its slot and is not read
         await anext(holder)
         waiting = asyncio.create_task(run(engine))
@@ -391,13 +372,14 @@ async def test_it_is_used_once():
 
 
 def test_every_setting_is_tested():
-    tested = Path(__file__).read_text(encoding="utf-8")
-    for name in SimConfig.model_fields:
-        assert f"{name}=" in tested, f"give {name} a test that it has an effect"
+    folder = Path(__file__).parent
+    tested = "".join(file.read_text(encoding="utf-8") for file in folder.glob("test_*.py"))
+    for name in [*SimConfig.model_fields, *FaultRule.model_fields, *StepTime.model_fields]:
+        assert re.search(rf"\b{name}=|\b{name}\": ", tested), f"give {name} a test that it has an effect"
 
 
 async def test_through_a_pipeline():
-    async with t.open_pipeline(t.engine_spec("sim", config={"slots": 1})) as pipeline:
+    async with t.open_pipeline(t.engine_spec("sim", config={"max_num_seqs": 1})) as pipeline:
         made = await pipeline.complete(ask(prompt=t.MessagesPrompt(messages=({"role": "user", "content": "x"},))))
         assert len(made.text.split()) == 4
         assert pipeline.load().capacity == 1

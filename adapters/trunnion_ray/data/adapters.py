@@ -46,7 +46,8 @@ class AdapterLoader:
 
     async def _load_one(self, name: str) -> None:
         engine = self._pipeline.engine
-        if not isinstance(engine, HotAdapters):
+        able = "hot_adapters/1" in self._pipeline.info.capabilities.protocols
+        if not able or not isinstance(engine, HotAdapters):
             message = f"engine {self._pipeline.info.engine!r} cannot load adapters while running; declare them at start"
             raise UnsupportedFeature(message, param=_PARAM)
         await engine.load_adapter(AdapterRef(name=name, path=self._path(name)))
