@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trunnion.capabilities import Support
+from trunnion.capabilities import Support, used_features
 from trunnion.completion import Completion
 from trunnion.errors import TrunnionError, UnsupportedFeature
 from trunnion.events import GenerateEvent
@@ -79,7 +79,9 @@ class Ask:
         fields = dict(EXAMPLES[feature])
         sampling = {name: fields.pop(name) for name in SamplingParams.__dataclass_fields__ if name in fields}
         request = request.with_(sampling=SamplingParams(**sampling), **fields)
-        return not isinstance(self.mount.pipeline.prepare([request])[0], UnsupportedFeature)
+        outcome = self.mount.pipeline.prepare([request])[0]
+        refused = isinstance(outcome, UnsupportedFeature) and outcome.details.get("feature")
+        return refused not in used_features(request)  # tool_choice comes with tools, which may be what is refused
 
     def only_if(self, feature: str, **fields: Any) -> dict[str, Any]:
         """Return the fields where the engine takes their feature, else nothing."""

@@ -19,8 +19,10 @@ from ._guard import Suite
 from .asking import Ask, drained
 from .mount import SOON, Mount, best_of
 
-_TOO_SHORT = "the answer ended before it could be interrupted; "
+_TOO_SHORT = (
+    "the answer ended before it could be interrupted; "
     "give the suite a prompt or settings with which answers take longer"
+)
 _BESIDE = 64
 """Requests of the many that run side by side, at most."""
 _ids = itertools.count()

@@ -1,0 +1,28 @@
+"""Hold the vLLM engine to the contract, on the CPU build."""
+
+import pytest
+
+from trunnion import engine_spec
+from trunnion.testing import EngineSuite
+
+from .material import ADAPTERS, EFFECTS, MODEL, PROMPT
+
+pytestmark = pytest.mark.engine
+SETTINGS = {"adapters": ADAPTERS, "max_model_len": 1024, "enforce_eager": True, "dtype": "float32"}
+
+
+class TestVLLM(EngineSuite):
+    plugin = "vllm"
+    prompt = PROMPT
+    adapters = ADAPTERS
+    effects = EFFECTS
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return engine_spec("vllm", MODEL, SETTINGS)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def narrow(cls):
+        return engine_spec("vllm", MODEL, {**SETTINGS, "adapters": {}, "max_num_seqs": 1})
