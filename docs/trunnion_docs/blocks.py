@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import trunnion
-from trunnion import errors
+from trunnion import errors, testing
 from trunnion_cli.capability_table import capability_table
 
 from .signatures import declaration
@@ -64,8 +64,22 @@ def _engines() -> str:
     return capability_table(registry.engines(), registry.stages())
 
 
+def _kit() -> str:
+    """Return a table of the standard tests of each suite: their names and what they hold."""
+    lines: list[str] = []
+    for suite in (value for name, value in vars(testing).items() if name.endswith("Suite")):
+        lines += ["", f"### {suite.__name__}", "", "| test | what holds |", "|---|---|"]
+        for cls in suite.__mro__:
+            for name, test in vars(cls).items():
+                if name.startswith("test_"):
+                    says = " ".join((test.__doc__ or "").split()).replace("``", "`")
+                    lines.append(f"| `{name}` | {says} |")
+    return "\n".join(lines)
+
+
 _MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "error-tree": _error_tree,
     "errors": _errors,
     "engines": _engines,
+    "kit": _kit,
 }
