@@ -23,7 +23,10 @@ import pytest
 from ._guard import FAILED, LAST, RESTART, arrange
 from .asking import Ask
 from .engine_suite import EngineSuite
+from .hooks_suite import HooksSuite
 from .mount import Mount
+from .router_suite import RouterSuite
+from .stage_suite import StageSuite
 from .surface import Answer, Question, Surface
 
 
@@ -65,8 +68,11 @@ __all__ = [
     "Answer",
     "Ask",
     "EngineSuite",
+    "HooksSuite",
     "Mount",
     "Question",
+    "RouterSuite",
+    "StageSuite",
     "Surface",
     "pytest_addoption",
     "pytest_collection_modifyitems",
