@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-
 from trunnion_demo import adapter_paths, model_path
+
 from trunnion_llamacpp.convert import convert_adapter, convert_model
 from trunnion_llamacpp.convert.adapter import Shape
 
@@ -52,5 +51,3 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory):
     )  # fmt: skip
     yield ray
     ray.shutdown()
-
-

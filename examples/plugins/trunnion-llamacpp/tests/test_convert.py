@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from trunnion_demo import adapter_paths, model_path
+
 from trunnion_llamacpp._llama import Context, Model
 from trunnion_llamacpp.convert import ConversionError, convert_adapter, convert_model
 from trunnion_llamacpp.convert.__main__ import main
@@ -89,9 +89,9 @@ def tiny(kind: str, **settings):
 
     torch.manual_seed(0)
     shape = {
-        "vocab_size": 2816, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
-        "initializer_range": 0.2,
+        "vocab_size": 2816, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "initializer_range": 0.2,
     }  # fmt: skip
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **settings)).eval()
     for name, parameter in model.named_parameters():

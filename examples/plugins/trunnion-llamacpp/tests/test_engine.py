@@ -12,9 +12,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 import trunnion
-from trunnion import AdapterRef, GenerateRequest, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt, as_prompt, open_pipeline
+from trunnion import (
+    AdapterRef,
+    GenerateRequest,
+    MessagesPrompt,
+    SamplingParams,
+    TextPrompt,
+    TokensPrompt,
+    as_prompt,
+    open_pipeline,
+)
 from trunnion.errors import (
     AdapterNotFound,
     Cancelled,
@@ -27,6 +35,7 @@ from trunnion.errors import (
     UnsupportedFeature,
 )
 from trunnion_demo import adapter_paths, model_path
+
 from trunnion_llamacpp.config import LlamaCppConfig
 from trunnion_llamacpp.engine import LlamaCppEngine
 
@@ -341,9 +350,14 @@ async def test_sizes_hold(models) -> None:
     for tokens, sampling in ((300, {}), (295, {"max_tokens": 6})):
         with pytest.raises(ContextOverflow):
             await drained(engine, long(tokens, **sampling))
-    whole = (await drained(engine, request(max_tokens=None, ignore_eos=True)))[-1].usage
-    assert whole.total_tokens == 300
     await engine.stop()
+
+
+async def test_no_limit_is_the_context(models) -> None:
+    async with open_pipeline(spec(models.alone, max_model_len=100)) as pipeline:
+        answer = await pipeline.complete(request(max_tokens=None, ignore_eos=True))
+    assert answer.usage.total_tokens == 100
+    assert answer.choices[0].finish_reason == "length"
 
 
 async def test_threads_follow_the_environment(models, monkeypatch) -> None:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import trunnion
+
 import trunnion_llamacpp
 
 SOURCE = Path(__file__).parents[1]

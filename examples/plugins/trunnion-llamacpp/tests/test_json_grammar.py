@@ -6,10 +6,20 @@ import json
 
 import jsonschema
 import pytest
-
-from trunnion import Choice, GenerateRequest, Grammar, JsonObject, JsonSchema, Regex, SamplingParams, SyncPipeline, as_prompt
-from trunnion import engine_spec
+from trunnion import (
+    Choice,
+    GenerateRequest,
+    Grammar,
+    JsonObject,
+    JsonSchema,
+    Regex,
+    SamplingParams,
+    SyncPipeline,
+    as_prompt,
+    engine_spec,
+)
 from trunnion.errors import InvalidArgument, UnsupportedFeature
+
 from trunnion_llamacpp.json_grammar import SchemaGrammar, literal
 
 SHORT = {"type": "string", "maxLength": 6}
@@ -34,7 +44,7 @@ SCHEMAS = [
     {"anyOf": [{"type": "integer"}, {"type": "object", "properties": {"k": {"const": 1}}, "required": ["k"]}]},
     {"$ref": "#/$defs/tree", "$defs": {"tree": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]},
      "node": {"type": "object", "properties": {"left": {"$ref": "#/$defs/tree"}}, "required": ["left"]}}},
-    {"type": "object", "properties": {"a b\"c": {"type": "boolean"}}, "required": ["a b\"c"], "title": "annotated"},
+    {"type": "object", "properties": {'a b"c': {"type": "boolean"}}, "required": ['a b"c'], "title": "annotated"},
 ]  # fmt: skip
 
 
@@ -115,7 +125,7 @@ def test_a_literal_is_said_as_it_is(pipeline: SyncPipeline, text: str) -> None:
 
 @pytest.mark.parametrize(
     "grammar",
-    ["", "root ::= nothing", "root ::= root", "start ::= \"a\"", "root ::= [a", "root ::= \"a", "\0", "root ::= ((((((("],
+    ["", "root ::= nothing", "root ::= root", 'start ::= "a"', "root ::= [a", 'root ::= "a', "\0", "root ::= ((((((("],
 )
 def test_a_grammar_that_is_none_is_refused(pipeline: SyncPipeline, grammar: str) -> None:
     with pytest.raises(InvalidArgument) as refused:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import pytest
-
 from trunnion import EngineSpec, engine_spec
 from trunnion.testing import EngineSuite
-from trunnion_demo import adapter_paths, model_path
+from trunnion_demo import PROMPTS, adapter_paths, model_path
 
+PROMPT = next(prompt for prompt in PROMPTS if prompt.name == "who").messages
 ADAPTERS = {name: str(path) for name, path in adapter_paths().items()}
 SETTINGS = {"adapters": ADAPTERS, "n_threads": 1}
 
 
 class TestGGUFAlone(EngineSuite):
     plugin = "llamacpp"
-    prompt = "Tell me a story."
+    prompt = PROMPT
     adapters = ADAPTERS
     tokenizer = str(model_path())
     map_error = "trunnion_llamacpp.errors:map_error"
@@ -32,7 +32,7 @@ class TestGGUFAlone(EngineSuite):
 
 class TestTokenizerBeside(EngineSuite):
     plugin = "llamacpp"
-    prompt = "Tell me a story."
+    prompt = PROMPT
     adapters = ADAPTERS
 
     @pytest.fixture(scope="class")

@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from openai import OpenAI
-
 import trunnion
+from openai import OpenAI
 from trunnion import GenerateRequest, MessagesPrompt, SamplingParams, SyncPipeline
 from trunnion_demo import PROMPTS, adapter_paths
 from trunnion_http import PipelineModel, create_app, make_server
@@ -155,7 +154,6 @@ def test_logprobs_over_http(client: OpenAI) -> None:
 @pytest.mark.parametrize("file", ["beside", "alone"])
 def test_in_a_batch(models, ray_session, file: str) -> None:
     import ray
-
     from trunnion_ray.data import ProcessorConfig, build_processor
 
     wanted = WANTED if file == "beside" else UNTOOLED
@@ -192,7 +190,6 @@ def test_in_a_batch(models, ray_session, file: str) -> None:
 @pytest.mark.ray
 def test_on_ray_serve(models, ray_session) -> None:
     from ray import serve
-
     from trunnion_ray.serve import ModelConfig, build_openai_app
 
     model = ModelConfig(name="demo", engine="llamacpp", model=models.beside, adapters=models.adapters)

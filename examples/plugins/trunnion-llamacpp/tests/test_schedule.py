@@ -132,7 +132,14 @@ def test_one_alone_runs_on() -> None:
 
 def choice(tokens: list[int], *, order: int, priority: int = 0, key: int | None = None):
     return SimpleNamespace(
-        tokens=list(tokens), key=key, salt=None, rank=(priority, order), slot=None, made=0, cached_tokens=0, given_up=False
+        tokens=list(tokens),
+        key=key,
+        salt=None,
+        rank=(priority, order),
+        slot=None,
+        made=0,
+        cached_tokens=0,
+        given_up=False,
     )
 
 

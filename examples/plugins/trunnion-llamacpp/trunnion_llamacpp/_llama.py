@@ -140,7 +140,7 @@ class Model:
         with self.in_use() as lib:
             while True:
                 tokens = (lib.llama_token * room)()
-                found = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_special, True)
+                found = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_special, True)  # noqa: FBT003 - C
                 if found >= 0:
                     return list(tokens[:found])
                 room = -found

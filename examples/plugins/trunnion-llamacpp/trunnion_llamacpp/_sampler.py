@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-
 from trunnion.errors import InvalidArgument
 
 from ._llama import Model, errors_said
@@ -151,7 +150,7 @@ class TokenSampler:
     def _array(self, candidates: Any) -> Any:
         lib = self._lib
         data = ctypes.cast(candidates.ctypes.data, lib.llama_token_data_p)
-        return lib.llama_token_data_array(data, len(candidates), -1, False)
+        return lib.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
 
     def close(self) -> None:
         """Free the samplers. Idempotent; before the model is closed."""

@@ -139,7 +139,9 @@ def _check_memory(model: Model, cells: int, config: LlamaCppConfig) -> None:
     """Refuse a cache larger than the memory that is free: the system would end the process, not the allocation."""
     arch = model.meta("general.architecture")
     names = ("block_count", "attention.head_count_kv", "attention.key_length", "attention.value_length")
-    layers, heads, keys, values = (int(found) if (found := model.meta(f"{arch}.{n}") or "").isdigit() else 0 for n in names)
+    layers, heads, keys, values = (
+        int(found) if (found := model.meta(f"{arch}.{n}") or "").isdigit() else 0 for n in names
+    )
     need = cells * layers * heads * (keys + values) * _BYTES[config.cache_type]
     free = _free_memory()
     if config.n_gpu_layers == 0 and free is not None and need > free:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
-
 from trunnion import PluginConfig
 
 CONTEXT_FIELDS: Final = (

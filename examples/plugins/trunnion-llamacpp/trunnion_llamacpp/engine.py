@@ -45,7 +45,7 @@ class LlamaCppEngine:
         self._loaded: Loaded | None = None
         self._worker: Worker | None = None
         self._schedule: Schedule | None = None
-        self._random = random.Random(self._config.seed)
+        self._random = random.Random(self._config.seed)  # noqa: S311 - seeds of draws, no secrets
         self._numbers = itertools.count()
         self._used = False
         self._stopping = threading.Event()

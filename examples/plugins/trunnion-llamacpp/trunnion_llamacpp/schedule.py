@@ -93,8 +93,9 @@ class Schedule:
             self._running.append(choice)
 
     def next_step(self) -> tuple[int | None, list[Piece]]:
-        """Return the adapter of the next step and what it computes: one token of each that has its prompt behind it,
-        then pieces of prompts.
+        """Return the adapter of the next step and what it computes.
+
+        First one token of each choice that has its prompt behind it, then pieces of prompts.
         """
         key = self.turns.next({choice.key for choice in self._running})
         mine = sorted((c for c in self._running if c.key == key), key=lambda c: (_left(c) > 1, c.rank))
@@ -131,9 +132,10 @@ class Schedule:
 
     def interrupt_last(self) -> bool:
         """Interrupt the running choice that ranks last, where it is not the only one; tell whether one was."""
-        if len(self._running) < 2:
+        _, *others = sorted(self._running, key=lambda c: c.rank)
+        if not others:
             return False
-        self._interrupt(max(self._running, key=lambda c: c.rank))
+        self._interrupt(others[-1])
         return True
 
     def clear(self) -> list[Choice]:
