@@ -24,6 +24,7 @@ help:
 	@echo "make test       lint, types, import rules, unit, Ray and real-engine tests (about 20 minutes on two cores)"
 	@echo "make test-unit  unit tests alone (under a minute)"
 	@echo "make test-long  what takes longer; make test-vllm-versions is the part that takes other versions of vLLM"
+	@echo "make test-llamacpp  the example plugin's own tests; compiles llama-cpp-python once"
 	@echo "make bench      the tax: Trunnion against the bare engine (results in benches/results)"
 	@echo "make docs       the documentation, into build/site; its generated parts are rewritten first"
 	@echo "make lint | format | constraints | clean"
@@ -76,6 +77,11 @@ test-engine: $(STAMP)
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -q -m long --timeout 3600
 	$(MAKE) test-vllm-versions
+
+# A plugin from another distribution, as its users have it: its wheel, in .venv-llamacpp. Compiles llama.cpp once.
+.PHONY: test-llamacpp
+test-llamacpp: $(STAMP)
+	$(BIN)/python examples/plugins/trunnion-llamacpp/run_tests.py
 
 # Each version in an environment of its own, .venv-vllm-VERSION, which is kept. Writes docs/vllm-versions.md.
 test-vllm-versions: $(STAMP)
