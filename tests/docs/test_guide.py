@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+from doc_pages import ROOT, blocks, environment, install
 
 from trunnion_demo import model_path
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Write an engine plugin")[1].split("\n## ")[0]
 LIBRARY = '''
 """The library that the guide's plugin mounts: it repeats the prompt."""
@@ -52,28 +49,19 @@ async def load(model, device):
 '''
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL)
-
-
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
     """Install what the guide prints, as an installer would; return the environment that finds it."""
-    (described,), (registers, engine) = blocks("toml"), blocks("python")
-    project = tomllib.loads(described)["project"]
-    info = tmp_path / f"trunnion_foo-{project['version']}.dist-info"
-    package = tmp_path / "trunnion_foo"
-    info.mkdir()
-    package.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", encoding="utf-8"
-    )
-    ((name, module),) = project["entry-points"]["trunnion.plugins"].items()
-    (info / "entry_points.txt").write_text(f"[trunnion.plugins]\n{name} = {module}\n", encoding="utf-8")
-    (package / "__init__.py").write_text(registers, encoding="utf-8")
-    (package / "engine.py").write_text(engine, encoding="utf-8")
+    printed = blocks(GUIDE)
+    (described,) = (block.text for block in printed if block.language == "toml")
+    registers, engine = (block.text for block in printed if block.language == "python")
+    (tmp_path / "trunnion_foo").mkdir()
+    (tmp_path / "pyproject.toml").write_text(described, encoding="utf-8")
+    (tmp_path / "trunnion_foo" / "__init__.py").write_text(registers, encoding="utf-8")
+    (tmp_path / "trunnion_foo" / "engine.py").write_text(engine, encoding="utf-8")
     (tmp_path / "foo.py").write_text(LIBRARY, encoding="utf-8")
-    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+    install(tmp_path)
+    return environment(tmp_path)
 
 
 def test_the_guides_plugin_answers(installed: dict[str, str], tmp_path: Path) -> None:
