@@ -39,6 +39,7 @@ PLUGIN = EnginePlugin(
     ),
     hardware=("cpu", "gpu"),
     suits=suits,
+    api_version=(1, 1),
 )
 
 
