@@ -110,7 +110,7 @@ def build_spec(
     set_up_logging()
     found = registry()
     config = parse_assignments("--set", settings or ())
-    named = _named(adapters or ())
+    named = adapter_paths(adapters or ())
     if engine in (None, AUTO):
         choice = choose_engine(model, config, adapters=named, registry=found)
         say(f"engine {choice.engine}: {choice.reason} (`trunnion engines MODEL` says more)")
@@ -134,7 +134,8 @@ def hook_settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     return made
 
 
-def _named(pairs: Sequence[str]) -> dict[str, str]:
+def adapter_paths(pairs: Sequence[str]) -> dict[str, str]:
+    """Turn ``--adapter`` into paths by name. Raises typer.BadParameter for a pair without a name."""
     named = {}
     for pair in pairs:
         name, _, path = pair.partition("=")

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from .check import check
 from .options import Debug, registry
 
 if TYPE_CHECKING:
     from trunnion import PluginRecord
 
 app = typer.Typer(help="List, diagnose and describe plugins.", no_args_is_help=True)
+app.command("check")(check)
 _BROKEN: Final = frozenset({"failed", "conflict", "incompatible"})
 
 

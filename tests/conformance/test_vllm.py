@@ -8,7 +8,8 @@ from trunnion.testing import EngineSuite
 from .material import ADAPTERS, EFFECTS, MODEL, PROMPT
 
 pytestmark = pytest.mark.engine
-SETTINGS = {"adapters": ADAPTERS, "max_model_len": 1024, "enforce_eager": True, "dtype": "float32"}
+PLAIN = {"max_model_len": 1024, "enforce_eager": True, "dtype": "float32"}
+SETTINGS = {**PLAIN, "adapters": ADAPTERS, "max_loras": 3}
 
 
 class TestVLLM(EngineSuite):
@@ -25,4 +26,9 @@ class TestVLLM(EngineSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def narrow(cls):
-        return engine_spec("vllm", MODEL, {**SETTINGS, "adapters": {}, "max_num_seqs": 1})
+        return engine_spec("vllm", MODEL, {**PLAIN, "max_num_seqs": 1})
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedding(cls):
+        return engine_spec("vllm", MODEL, {**PLAIN, "runner": "pooling"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 
@@ -22,9 +22,12 @@ class Suite:
         xfail: Why a standard test cannot pass yet, by test name (``"test_field[sampling.seed]"``, or without the
             brackets for all of its cases). Strict: one that passes all the same fails, so that reasons do not outlive
             their cause.
+        lenient: Report what the suite was given no material for as skipped, not as failed; ``trunnion plugins check``
+            does, where nobody can give fixtures.
     """
 
     plugin: ClassVar[str] = ""
+    lenient: ClassVar[bool] = False
     xfail: ClassVar[Mapping[str, str]] = {}
     _standard: ClassVar[Mapping[str, Any]] = {}
 
@@ -45,6 +48,13 @@ class Suite:
                 f"{cls.__name__} changes the standard test {changed[0]}; a test that cannot pass yet is named in "
                 f"xfail = {{{changed[0]!r}: 'the reason'}}"
             )
+
+    @classmethod
+    def lacking(cls, advice: str) -> NoReturn:
+        """End a test that the suite gives no material for: what is declared must be shown."""
+        if cls.lenient:
+            pytest.skip(advice)
+        pytest.fail(advice)
 
     @pytest.fixture(autouse=True)
     def _whole(self) -> None:

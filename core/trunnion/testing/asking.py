@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -38,9 +38,11 @@ class Ask:
         *,
         tokenizer: str | None = None,
         adapters: Mapping[str, str] | None = None,
+        lacking: Callable[[str], NoReturn] = pytest.fail,
     ) -> None:
-        """Take what the suite gives: the prompt, the tokenizer and the adapters (name to path)."""
+        """Take what the suite gives: prompt, tokenizer, adapters (name to path), and what to do without something."""
         self.mount = mount
+        self.lacking = lacking
         self.adapters = adapters or {}
         self.prompt = self._usable(prompt)
         self._tokenizer = tokenizer
@@ -139,7 +141,7 @@ class Ask:
         reference = self.mount.info.tokenizer
         path = self._tokenizer or (None if reference is None else reference.path)
         if path is None:
-            pytest.fail("the engine names no tokenizer; give the suite one: tokenizer = 'path or Hub name'")
+            self.lacking("the engine names no tokenizer; give the suite one: tokenizer = 'path or Hub name'")
         tokenizers: Any = pytest.importorskip("transformers")
         ids = tokenizers.AutoTokenizer.from_pretrained(path)(text, add_special_tokens=False).input_ids
         return list(map(int, ids))

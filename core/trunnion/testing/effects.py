@@ -277,7 +277,8 @@ def _parallel_tool_calls(ask: Ask) -> None:
 @effect("adapter")
 def _adapter(ask: Ask) -> None:
     names = ask.adapters
-    assert names, "adapter is declared yes; give the suite adapters = {'name': 'path'}"
+    if not names:
+        ask.lacking("adapter is declared yes; give the suite adapters = {'name': 'path'}")
     plain, *adapted = ask.texts({}, *({"adapter": name} for name in names))
     assert all(adapted)
     assert set(adapted) != {plain}, "no adapter changes the answer"

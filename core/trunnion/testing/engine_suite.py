@@ -88,12 +88,13 @@ class EngineSuite(
     @pytest.fixture
     def ask(self, mounted: Mount) -> Ask:
         """Return what asks the started engine."""
-        return Ask(mounted, self.prompt, tokenizer=self.tokenizer, adapters=self.adapters)
+        return Ask(mounted, self.prompt, tokenizer=self.tokenizer, adapters=self.adapters, lacking=self.lacking)
 
     @pytest.fixture
     def narrow_ask(self, narrow: EngineSpec | None, mount: Mount) -> Iterator[Ask]:
         """Return what asks an engine that runs one request at a time."""
-        assert narrow is not None, "priority is declared yes; give a fixture `narrow`: the spec for one slot"
+        if narrow is None:
+            self.lacking("priority is declared yes; give a fixture `narrow`: the spec for one request at a time")
         mount.close()  # two of one engine may not fit into memory
         alone = Mount(narrow, patience=self.patience)
         try:

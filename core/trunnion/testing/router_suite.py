@@ -74,13 +74,13 @@ class RouterSuite(RegistrationChecks, standard=True):
         router = self._build()
         idle = [Candidate(id=str(i)) for i in range(4)]
         router.replicas_changed(idle)
-        request = _request(0)
+        request, favourite = _request(0), ""
         for _ in range(8):  # let affinity settle
             first = router.rank(request, idle).first
             assert first is not None
             router.routed(request, first)
             router.completed(request, first, ok=True)
-        favourite = first.id
+            favourite = first.id
         busy = []
         for one in idle:
             running = _BUSY if one.id == favourite else 0

@@ -56,6 +56,16 @@ class StageSuite(RegistrationChecks, standard=True):
         """Return requests and the events of their answers, for a stream stage."""
         return []
 
+    @pytest.fixture
+    def items(self, requests: list[GenerateRequest]) -> list[GenerateRequest]:
+        """Return the requests where the stage is a request stage."""
+        return requests if self._plugin.shape == "request" else []
+
+    @pytest.fixture
+    def answers(self, streams: list[Stream]) -> list[Stream]:
+        """Return the streams where the stage is a stream stage."""
+        return streams if self._plugin.shape == "stream" else []
+
     @property
     def _plugin(self) -> StagePlugin:
         return get_registry().stage(self.plugin)
@@ -72,11 +82,10 @@ class StageSuite(RegistrationChecks, standard=True):
     def test_there_is_something_to_test(self, requests: list[GenerateRequest], streams: list[Stream]) -> None:
         """The suite gives the stage work."""
         if self._plugin.shape == "request":
-            assert len(requests) >= 2, "give a fixture `requests` of two requests or more"
-            assert list(self._process(requests)) != list(requests), "the stage changes none of the requests"
-        else:
-            assert streams, "give a fixture `streams` of pairs (request, events)"
-            assert any(self._open(one) is not None for one, _ in streams), "the stage has nothing to do for any of them"
+            if len(requests) < 2 or list(self._process(requests)) == list(requests):
+                self.lacking("give a fixture `requests`: two or more that the stage changes")
+        elif not any(self._open(one) is not None for one, _ in streams):
+            self.lacking("give a fixture `streams`: pairs (request, events) that the stage has work for")
 
     def _process(self, requests: Sequence[GenerateRequest]) -> Sequence[GenerateRequest | TrunnionError]:
         return cast("Stage", self._build()).process(requests)
@@ -86,47 +95,47 @@ class StageSuite(RegistrationChecks, standard=True):
 
     # Request stages.
 
-    def test_one_result_per_item_in_order(self, requests: list[GenerateRequest]) -> None:
+    def test_one_result_per_item_in_order(self, items: list[GenerateRequest]) -> None:
         """Requests come back in order, each a request or its error, and those that went in are untouched."""
-        before = list(requests)
-        results = list(self._process(requests)) if requests else []
-        assert len(results) == len(requests)
+        before = list(items)
+        results = list(self._process(items)) if items else []
+        assert len(results) == len(items)
         for asked, result in zip(before, results, strict=True):
             assert isinstance(result, GenerateRequest | TrunnionError)
             if isinstance(result, GenerateRequest):
                 assert result.request_id == asked.request_id, "results are out of order, or lost their identifiers"
-        assert requests == before
+        assert items == before
 
-    def test_nothing_comes_of_nothing(self, requests: list[GenerateRequest]) -> None:
+    def test_nothing_comes_of_nothing(self, items: list[GenerateRequest]) -> None:
         """No items give no results."""
-        if requests:
+        if items:
             assert list(self._process([])) == []
 
-    def test_it_produces_what_it_declares(self, requests: list[GenerateRequest]) -> None:
+    def test_it_produces_what_it_declares(self, items: list[GenerateRequest]) -> None:
         """A stage that converts prompts takes the kind it consumes and gives the kind it produces."""
         plugin = self._plugin
-        for asked, result in zip(requests, self._process(requests) if requests else (), strict=True):
+        for asked, result in zip(items, self._process(items) if items else (), strict=True):
             if isinstance(result, GenerateRequest):
                 assert result.prompt.kind == (plugin.produces or asked.prompt.kind)
                 assert plugin.consumes in (None, asked.prompt.kind)
 
-    def test_items_do_not_depend_on_each_other(self, requests: list[GenerateRequest]) -> None:
+    def test_items_do_not_depend_on_each_other(self, items: list[GenerateRequest]) -> None:
         """A request gives the same alone, in a batch, and beside one that fails."""
-        if not requests:
+        if not items:
             return
-        wrong = replace(requests[0], prompt=TextPrompt(text="")) if self._plugin.consumes else requests[0]
-        together = self._process([*requests, wrong])[: len(requests)]
-        alone = [self._process([one])[0] for one in requests]
+        wrong = replace(items[0], prompt=TextPrompt(text="")) if self._plugin.consumes else items[0]
+        together = self._process([*items, wrong])[: len(items)]
+        alone = [self._process([one])[0] for one in items]
         assert [_said(one) for one in together] == [_said(one) for one in alone]
 
-    def test_threads_may_share_it(self, requests: list[GenerateRequest]) -> None:
+    def test_threads_may_share_it(self, items: list[GenerateRequest]) -> None:
         """Several threads at once get what one gets."""
-        if not requests:
+        if not items:
             return
         stage = cast("Stage", self._build())
-        expected = [_said(one) for one in stage.process(requests)]
+        expected = [_said(one) for one in stage.process(items)]
         with ThreadPoolExecutor(_THREADS) as pool:
-            results = pool.map(lambda _: [_said(one) for one in stage.process(requests)], range(4 * _THREADS))
+            results = pool.map(lambda _: [_said(one) for one in stage.process(items)], range(4 * _THREADS))
             assert all(result == expected for result in results)
 
     def test_it_is_synchronous(self) -> None:
@@ -138,16 +147,16 @@ class StageSuite(RegistrationChecks, standard=True):
 
     # Stream stages.
 
-    def test_nothing_to_do_costs_nothing(self, streams: list[Stream]) -> None:
+    def test_nothing_to_do_costs_nothing(self, answers: list[Stream]) -> None:
         """``open()`` gives a transducer, or None where there is nothing to do."""
-        for request, _ in streams:
+        for request, _ in answers:
             made = self._open(request)
             assert made is None or isinstance(made, Transducer)
             assert made is None or made.done is False
 
-    def test_pieces_make_the_same_whole(self, streams: list[Stream]) -> None:
+    def test_pieces_make_the_same_whole(self, answers: list[Stream]) -> None:
         """However an answer is cut into deltas, what comes out is the same in the end."""
-        for request, events in streams:
+        for request, events in answers:
             whole = _run(self._open(request), [_joined(events)])
             assert _shown(_run(self._open(request), events)) == _shown(whole)
             if not self.cuts:
@@ -155,20 +164,20 @@ class StageSuite(RegistrationChecks, standard=True):
             for size in (1, 2, 3, 7):
                 assert _shown(_run(self._open(request), _cut(events, size))) == _shown(whole), f"cut every {size}"
 
-    def test_usage_and_reasons_survive(self, streams: list[Stream]) -> None:
+    def test_usage_and_reasons_survive(self, answers: list[Stream]) -> None:
         """What the engine counted goes through, and each choice has one finish reason."""
-        for request, events in streams:
+        for request, events in answers:
             answer = _run(self._open(request), events)
             transducer_ended = answer.usage is None
             assert transducer_ended or answer.usage == events[-1].usage
             assert all(choice.finish_reason for choice in answer.choices)
 
-    def test_streams_do_not_mix(self, streams: list[Stream]) -> None:
+    def test_streams_do_not_mix(self, answers: list[Stream]) -> None:
         """Two streams of one stage, fed in turn, are what they are alone."""
-        if not streams:
+        if not answers:
             return
         stage = cast("StreamStage", self._build())
-        request, events = streams[0]
+        request, events = answers[0]
         alone = _shown(_run(stage.open(request), events))
         first, second = stage.open(request), stage.open(replace(request, request_id="kit-second"))
         if first is None or second is None:

@@ -63,7 +63,7 @@ class StreamChecks(Suite):
 
     def test_deltas_concatenate_to_the_full_text(self, ask: Ask) -> None:
         """Deltas are what is new, never cumulative: joined they are the answer that comes in one piece."""
-        streamed, final = whole(ask.events(delivery="delta")), whole(ask.events(delivery="final"))
+        streamed, final = ask(delivery="delta"), ask(delivery="final")
         joined, expected = streamed.choices[0], final.choices[0]
         assert joined.text == expected.text
         assert list(joined.token_ids) == list(expected.token_ids)
@@ -92,14 +92,17 @@ class StreamChecks(Suite):
         if not ask.accepts("sampling.n"):
             refused(ask, "sampling.n", n=2)
             return
-        fields = {**ask.long(), "max_tokens": 4}
-        one, three = ask(**fields), ask(**fields, n=3)
+        fields = {**ask.long(), "max_tokens": 4, **ask.only_if("sampling.temperature", temperature=1.0)}
+        one, three = ask(**fields), ask(**fields, n=3)  # greedy choices would be alike, and some engines refuse them
         assert one.usage is not None
         assert three.usage is not None
         assert [choice.index for choice in three.choices] == [0, 1, 2]
         assert all(choice.finish_reason for choice in three.choices)
         assert three.usage.prompt_tokens == one.usage.prompt_tokens
-        assert three.usage.completion_tokens == 3 * one.usage.completion_tokens
+        if ask.accepts("sampling.ignore_eos"):
+            assert three.usage.completion_tokens == 3 * one.usage.completion_tokens == 12
+        else:
+            assert 3 <= three.usage.completion_tokens <= 12
 
     def test_eight_streams_keep_apart(self, ask: Ask) -> None:
         """Eight different answers made side by side are what they are alone."""
