@@ -5,6 +5,8 @@ import socket
 import pytest
 import trunnion as t
 
+pytest_plugins = ["trunnion.testing"]
+
 ECHO = {"output": "echo"}
 
 
