@@ -75,7 +75,7 @@ def vllm_url():
         "--served-model-name", "demo", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager",
         "--max-model-len", "1024", "--enable-lora", "--max-loras", "3", "--max-lora-rank", "16",
         "--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--disable-log-stats",
-        "--enable-prompt-tokens-details", "--enable-prompt-tokens-details",
+        "--enable-prompt-tokens-details",
         "--lora-modules", *(f"{name}={path}" for name, path in adapter_paths().items()),
     ]  # fmt: skip
     process = subprocess.Popen(
@@ -85,7 +85,7 @@ def vllm_url():
     threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True).start()
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 240
+        end = time.monotonic() + 600
         while True:
             assert process.poll() is None, "".join(lines[-40:])
             assert time.monotonic() < end, "".join(lines[-40:])

@@ -25,10 +25,5 @@ class TestVLLM(EngineSuite):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def narrow(cls):
-        return engine_spec("vllm", MODEL, {**PLAIN, "max_num_seqs": 1})
-
-    @pytest.fixture(scope="class")
-    @classmethod
     def embedding(cls):
         return engine_spec("vllm", MODEL, {**PLAIN, "runner": "pooling"})

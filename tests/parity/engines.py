@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trunnion_demo import adapter_paths, model_path
+from trunnion_demo import PROMPTS, adapter_paths, model_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class EngineCase:
     config: dict[str, Any] = field(default_factory=dict)
 
 
+PLAIN = next(prompt for prompt in PROMPTS if not prompt.tools and len(prompt.expected) > 30 and prompt.adapted)
 ADAPTERS = {name: str(path) for name, path in adapter_paths().items()}
 
 CASES = [

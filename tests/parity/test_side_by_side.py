@@ -16,7 +16,7 @@ import trunnion
 from trunnion import GenerateRequest, MessagesPrompt, Pipeline, SamplingParams, SyncPipeline
 from trunnion_demo import model_path
 
-from .effects import PLAIN
+from .engines import PLAIN
 
 MIB = 2**20
 LIGHT = [("sim", {}), ("transformers", {"dtype": "float32"}), ("sim", {"seed": 1})]
