@@ -110,7 +110,27 @@ def test_what_a_grammar_cannot_hold_to_is_refused_by_name(schema, param: str) ->
     assert refused.value.param == f"output_format.json_schema.{param}"
 
 
-@pytest.mark.parametrize("schema", [{"type": "thing"}, {"properties": {"a": 3}}, {"$ref": "#/$defs/none"}])
+DEEP: dict = {"type": "array", "items": {}}
+for _ in range(3000):
+    DEEP = {"type": "array", "items": DEEP}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "thing"},
+        {"properties": {"a": 3}},
+        {"$ref": "#/$defs/none"},
+        {"enum": []},
+        {"enum": 3},
+        {"type": "object", "required": 5},
+        {"type": "object", "properties": [1]},
+        {"type": "string", "minLength": 5, "maxLength": 2},
+        {"anyOf": 1},
+        DEEP,
+    ],
+    ids=range(10),
+)
 def test_what_is_no_schema_is_refused(schema) -> None:
     with pytest.raises(InvalidArgument):
         SchemaGrammar(schema)
@@ -132,6 +152,11 @@ def test_a_grammar_that_is_none_is_refused(pipeline: SyncPipeline, grammar: str)
         ask(pipeline, output_format=Grammar(grammar=grammar))
     assert refused.value.param == "output_format"
     assert ask(pipeline, sampling={"max_tokens": 2}).text  # and harms nobody
+
+
+def test_a_choice_of_nothing_is_refused(pipeline: SyncPipeline) -> None:
+    with pytest.raises(InvalidArgument):
+        ask(pipeline, output_format=Choice(choices=()))
 
 
 def test_an_expression_is_refused_by_name(pipeline: SyncPipeline) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trunnion import Choice, Grammar, JsonObject, JsonSchema, OutputFormat
-from trunnion.errors import UnsupportedFeature
+from trunnion.errors import InvalidArgument, UnsupportedFeature
 
 from .json_grammar import SchemaGrammar, literal
 
@@ -18,6 +18,8 @@ def to_gbnf(wanted: OutputFormat) -> str:
     if isinstance(wanted, Grammar):
         return wanted.grammar
     if isinstance(wanted, Choice):
+        if not wanted.choices:
+            raise InvalidArgument("the choice offers nothing; name at least one string", param="output_format.choice")
         return "root ::= " + " | ".join(literal(one) for one in wanted.choices)
     if isinstance(wanted, JsonSchema):
         return SchemaGrammar(wanted.schema).text()

@@ -60,7 +60,11 @@ class SchemaGrammar:
         self._rules: dict[str, str] = {}
         self._refs: dict[str, str] = {}
         self._count = 0
-        self._rules["root"] = self._visit(schema)
+        try:
+            self._rules["root"] = self._visit(schema)
+        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+            message = f"the JSON schema cannot be read ({type(error).__name__}: {error})"
+            raise InvalidArgument(message, param=_PARAM) from error
 
     def text(self) -> str:
         """Return the grammar."""
@@ -87,7 +91,9 @@ class SchemaGrammar:
         for word in ("const", "enum"):
             if word in keys:
                 self._only(schema, {word, "type"})
-                values = [schema["const"]] if word == "const" else schema["enum"]
+                values = [schema["const"]] if word == "const" else list(schema["enum"])
+                if not values:
+                    raise InvalidArgument("the JSON schema's enum is empty: nothing satisfies it", param=_PARAM)
                 return self._rule(" | ".join(literal(json.dumps(v, ensure_ascii=False)) for v in values))
         for word in ("anyOf", "oneOf", "allOf"):
             if word in keys:
@@ -199,6 +205,8 @@ def _implied(keys: Iterable[str]) -> list[str]:
 
 
 def _times(least: int, most: int | None) -> str:
+    if least < 0 or (most is not None and most < least):
+        raise InvalidArgument(f"the JSON schema asks for {least} to {most} of something", param=_PARAM)
     return f"{{{least},{'' if most is None else most}}}"
 
 
