@@ -75,7 +75,7 @@ class Engine(Protocol):
     """Run one model. The whole of what a plugin must write."""
 
     async def start(self) -> EngineInfo:
-        """Load the model and return when ready to serve."""
+        """Load the model and return when ready to serve; on a started engine it returns the same again."""
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:

@@ -37,7 +37,8 @@ class ToolCallDelta:
 class ChoiceDelta:
     """Give what is new for one choice since its last delta.
 
-    ``stop_reason`` is the stop string or stop token id that ended it; None for EOS and for length.
+    ``stop_reason`` is the stop string or stop token id that ended it; None for EOS and for length. ``token_ids``
+    holds the token that ended it (EOS, a stop token) and usage counts it; ``text`` does not.
     """
 
     index: int = 0
