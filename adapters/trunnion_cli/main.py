@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import chat, demo, engines, plugins, rows, serve
+from . import chat, demo, engines, plugins, rows, serve, sim
 from .console import complain
 from .options import Debug, Verbose
 from .state import STATE
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(plugins.app, name="plugins")
+app.add_typer(sim.app, name="sim")
 app.command("engines")(engines.engines)
 app.command("demo-model")(demo.demo_model)
 app.command("run")(rows.run)

@@ -109,11 +109,15 @@ def _digits(seconds: float) -> float:
     return float(f"{seconds:.4g}")
 
 
+MEASURED: Final[Mapping[str, Mapping[str, Any]]] = {}
+"""Settings that were measured; ``docs/sim.md`` has the commands."""
+
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     **{
         f"{gpu}-{model}": derived(GPUS[gpu], MODELS[model], gpus=_GPUS_NEEDED.get((gpu, model), 1))
         for gpu in GPUS
         for model in MODELS
     },
+    **MEASURED,
 }
 """Settings by name. What the user sets himself wins, key by key."""
