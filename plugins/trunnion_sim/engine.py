@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from trunnion import (
@@ -77,11 +78,14 @@ class SimEngine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._dead: EngineDead | None = None
+        self._info: EngineInfo | None = None
         self._started = self._stopping = self._stopped = False
         self._report: LoadReport | None = None
 
     async def start(self) -> EngineInfo:
-        """Wait the settable start-up time and describe the engine."""
+        """Wait the settable start-up time and describe the engine. A second call returns the same."""
+        if self._info is not None and not self._stopping:
+            return self._info
         if self._started or self._stopping:
             raise ConfigError("this engine was started or stopped before; build a new one from its spec")
         self._started = True
@@ -97,7 +101,7 @@ class SimEngine:
             raise Cancelled("the engine was stopped while it started")
         self._clock = WallClock(self._core, self._dispatch)
         layout = KVLayout(block_size=config.block_size, hash=HASH) if config.enable_prefix_caching else None
-        return EngineInfo(
+        self._info = EngineInfo(
             engine="sim",
             model=self._model,
             context_length=config.max_model_len,
@@ -111,6 +115,7 @@ class SimEngine:
             emits_text=config.tokenizer is None,
             startup=(StartupStage(name="pretend to load", seconds=time.perf_counter() - began),),
         )
+        return self._info
 
     @property
     def _capacity(self) -> int:
@@ -250,9 +255,10 @@ class SimEngine:
         return report
 
     async def check_health(self) -> None:
-        """Return if alive. Raises :class:`EngineDead` after a crash."""
+        """Return if alive. Raises :class:`EngineDead` after a crash, and before the start and after the end."""
         if self._dead is not None:
             raise EngineDead(self._dead.message)
+        self._alive()
 
     async def embed(
         self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
@@ -285,8 +291,17 @@ class SimEngine:
         return Embedding(vector=vector, usage=Usage(prompt_tokens=len(ids), completion_tokens=0))
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
-        """Take an adapter and bring it into memory, which takes ``lora_load_seconds``. Idempotent for the same path."""
+        """Take an adapter and bring it into memory, which takes ``lora_load_seconds``. Idempotent for the same path.
+
+        Nothing is read, but a path into the file system must exist.
+
+        Raises:
+            AdapterNotFound: It does not.
+        """
         clock = self._alive()
+        missing = adapter.path.startswith(("/", "./", "../")) and not Path(adapter.path).exists()  # noqa: ASYNC240
+        if missing:
+            raise AdapterNotFound(f"no adapter lies at {adapter.path}", param="path")
         if self._adapters.get(adapter.name) == adapter:
             return
         due = max(rank.adapters.ready_at(adapter.name, clock.now) or 0.0 for rank in self._core.ranks)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from trunnion import GenerateRequest
-from trunnion.errors import ContextOverflow, Overloaded
+from trunnion.errors import ContextOverflow, InvalidArgument, Overloaded
 
 from .answer import Answer
 from .config import SimConfig
@@ -50,6 +50,9 @@ class Intake:
             InvalidArgument: It contradicts itself, or asks for more than can be made.
         """
         config = self._config
+        if request.extra and (extra := request.extra.get("sim")):
+            name = next(iter(extra))
+            raise InvalidArgument(f"extra['sim'] has no field {name!r}; it has none", param=f"extra.sim.{name}")
         text = prompt_text(request.prompt)
         rule = None
         if self._faults:

@@ -362,9 +362,11 @@ async def test_stopping_after_the_terminal_event_harms_nothing():
 
 
 async def test_it_is_used_once():
-    async with sim() as engine:
-        with pytest.raises(ConfigError, match="build a new one"):
-            await engine.start()
+    engine = SimEngine(None, SimConfig())
+    assert await engine.start() == await engine.start()
+    await engine.stop()
+    with pytest.raises(ConfigError, match="build a new one"):
+        await engine.start()
     never = SimEngine(None, SimConfig())
     await never.stop()
     with pytest.raises(ConfigError):

@@ -207,7 +207,10 @@ async def test_a_reader_that_falls_behind_is_told():
 
 
 async def test_adapters_come_and_go_while_it_runs():
-    ref = t.AdapterRef(name="new", path="/files/new")
+    ref = t.AdapterRef(name="new", path="sim://new")
+    with pytest.raises(AdapterNotFound, match="/nonexistent"):
+        async with sim() as other:
+            await other.load_adapter(t.AdapterRef(name="lost", path="/nonexistent/adapter"))
     async with sim(adapters=("old",)) as engine:
         assert isinstance(engine, t.HotAdapters)
         with pytest.raises(AdapterNotFound):

@@ -249,11 +249,13 @@ def _grammar(ask: Ask) -> None:
 
 @effect("tools")
 def _tools(ask: Ask) -> None:
-    """The definitions reach the model's prompt, as a template's work or the engine's."""
+    """The definitions reach the model's prompt, as a template's work or the engine's, or are called."""
     without, offered = ask(), ask(tools=(TOOL,))
     assert without.usage is not None
     assert offered.usage is not None
-    assert offered.usage.prompt_tokens > without.usage.prompt_tokens
+    calls = offered.choices[0].tool_calls
+    assert calls or offered.usage.prompt_tokens > without.usage.prompt_tokens
+    assert {call.name for call in calls} <= {"get_weather"}
 
 
 @effect("tool_choice")
