@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["trunnion.testing"]
+
 
 def free_port():
     """Return a TCP port that nobody listens on right now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,20 +13,19 @@ import pytest
 
 BROKEN = Path(__file__).parent / "broken"
 sys.path.insert(0, str(BROKEN))
-from broken_engines import EXPECTED  # noqa: E402
+import broken_engines  # noqa: E402
+import broken_parts  # noqa: E402
 
 sys.path.remove(str(BROKEN))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def failed(tmp_path_factory) -> dict[str, set[str]]:
-    """Run every suite once in a process where the broken engines are installed; return what failed, by suite."""
-    report = tmp_path_factory.mktemp("kit") / "report.xml"
+def run(file: str, report: Path) -> dict[str, set[str]]:
+    """Run suites in a process where the broken plugins are installed; return what failed, by suite."""
     command = [
-        sys.executable, "-m", "pytest", "-q", str(BROKEN / "suites.py"), "-c", os.devnull, "--rootdir", str(BROKEN),
-        "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:asyncio", "--trunnion-surfaces=",
-        "-n", "2", "--dist", "loadscope", f"--junitxml={report}",
+        sys.executable, "-m", "pytest", "-q", str(BROKEN / file), "-c", os.devnull, "--rootdir", str(BROKEN),
+        "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:asyncio", "-p", "trunnion.testing",
+        "--trunnion-surfaces=", "-n", "2", "--dist", "loadscope", f"--junitxml={report}",
     ]  # fmt: skip
     path = os.pathsep.join([str(BROKEN), *filter(None, sys.path)])
     done = subprocess.run(
@@ -40,6 +40,103 @@ def failed(tmp_path_factory) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("fault", EXPECTED)
-def test_a_broken_engine_fails_what_is_meant_for_it(failed: dict[str, set[str]], fault: str) -> None:
-    assert failed["Test_" + fault.replace("-", "_")] == EXPECTED[fault]
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory) -> dict[str, set[str]]:
+    return run("suites.py", tmp_path_factory.mktemp("kit") / "report.xml")
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> dict[str, set[str]]:
+    return run("suites_of_parts.py", tmp_path_factory.mktemp("kit") / "report.xml")
+
+
+@pytest.mark.parametrize("fault", broken_engines.EXPECTED)
+def test_a_broken_engine_fails_what_is_meant_for_it(engines: dict[str, set[str]], fault: str) -> None:
+    assert engines[suite(fault)] == broken_engines.EXPECTED[fault]
+
+
+@pytest.mark.parametrize("fault", broken_parts.EXPECTED)
+def test_a_broken_part_fails_what_is_meant_for_it(parts: dict[str, set[str]], fault: str) -> None:
+    assert parts[suite(fault)] == broken_parts.EXPECTED[fault]
+
+
+def suite(fault: str) -> str:
+    return "Test_" + fault.replace("-", "_")
+
+
+# The rules of the suites themselves.
+
+
+@pytest.fixture
+def author(tmp_path):
+    """Return what runs an author's test module on the engine that breaks no rule, and gives its output."""
+
+    def run_module(body: str, conftest: str = "") -> subprocess.CompletedProcess[str]:
+        (tmp_path / "test_it.py").write_text(AUTHOR + textwrap.indent(textwrap.dedent(body), "    "))
+        (tmp_path / "conftest.py").write_text('pytest_plugins = ["trunnion.testing"]\n' + conftest)
+        command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)]
+        command += ["-p", "no:cacheprovider", "-p", "no:asyncio", "-k", "usage or seed or described or Config"]
+        path = os.pathsep.join([str(BROKEN), *filter(None, sys.path)])
+        environment = {**os.environ, "PYTHONPATH": path}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+
+    return run_module
+
+
+AUTHOR = """
+import pytest
+from trunnion import engine_spec
+from trunnion.testing import EngineSuite
+
+
+class TestIt(EngineSuite):
+    plugin = "broken-drops-a-field"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return engine_spec("broken-drops-a-field")
+
+"""
+
+
+def test_an_expected_failure_needs_a_reason_and_must_fail(author):
+    done = author("""xfail = {"test_field[sampling.seed]": "the library has no seeds yet"}""")
+    assert done.returncode == 0, done.stdout
+    assert "1 xfailed" in done.stdout
+    done = author("""xfail = {"test_usage_adds_up": "it does add up"}""")
+    assert done.returncode == 1
+    assert "[XPASS(strict)] it does add up" in done.stdout
+
+
+def test_a_standard_test_cannot_be_replaced_or_removed(author):
+    for body in ("def test_usage_adds_up(self): pass", "test_usage_adds_up = None"):
+        done = author(body)
+        assert done.returncode == 2
+        assert "TestIt changes the standard test test_usage_adds_up" in done.stdout
+
+
+def test_a_standard_test_cannot_be_deleted_from_the_kit(author):
+    done = author(
+        "pass", conftest="from trunnion.testing import EngineSuite\ndel EngineSuite.__mro__[1].test_usage_adds_up\n"
+    )
+    assert done.returncode != 0
+    assert "test_usage_adds_up" in done.stdout
+
+
+def test_a_standard_test_cannot_be_skipped_by_a_hook(author):
+    hook = """
+import pytest
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.add_marker(pytest.mark.skip(reason="not today"))
+"""
+    done = author("pass", conftest=hook)
+    assert done.returncode == 4
+    assert "is skipped; name it in TestIt.xfail with the reason" in done.stderr + done.stdout
+
+
+def test_a_misspelt_expected_failure_is_refused(author):
+    done = author("""xfail = {"test_usage_add_up": "a typing error"}""")
+    assert done.returncode == 4
+    assert "'test_usage_add_up', which is no standard test" in done.stderr + done.stdout

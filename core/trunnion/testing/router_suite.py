@@ -99,14 +99,14 @@ class RouterSuite(RegistrationChecks, standard=True):
     def test_instances_share_nothing(self) -> None:
         """What one router saw does not move another."""
         one, other = self._build(), self._build()
-        fresh = self._build()
+        before = _memory(other)
         candidates = [Candidate(id=str(i)) for i in range(3)]
         for number in range(50):
             request = _request(number)
             first = one.rank(request, candidates).first
             assert first is not None
             one.routed(request, first)
-        assert _memory(other) == _memory(fresh)
+        assert _memory(other) == before
 
     def test_replicas_that_are_gone_are_forgotten(self) -> None:
         """After a change of replicas only those there are ranked, and routing goes on."""
