@@ -1,6 +1,7 @@
 """Fixtures that all tests share: one Ray and one Serve for the whole run, started only where a test asks for them."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,7 +82,12 @@ def vllm_url():
         "--lora-modules", *(f"{name}={path}" for name, path in adapter_paths().items()),
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, env={**settings, **os.environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env={**settings, **os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     lines = []
     threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True).start()
@@ -102,5 +108,5 @@ def vllm_url():
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # the engine's own processes too
             process.wait()

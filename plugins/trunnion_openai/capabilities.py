@@ -70,9 +70,11 @@ def capabilities(dialect: Dialect = "other", api: Api = "auto") -> Capabilities:
     extras = dict.fromkeys(EXTRAS, _SUPPORT[dialect])
     features = {**dict.fromkeys(STANDARD, Support.YES), **dict.fromkeys(MEDIA, Support.UNKNOWN), **extras}
     if dialect == "vllm":
-        features["media.video"] = Support.UNKNOWN
+        features["media.video"] = features["priority"] = Support.UNKNOWN
     reasons = {name: _WHY[dialect] for name in EXTRAS if features[name] is not Support.YES}
     reasons.update(dict.fromkeys((*MEDIA, "media.video"), "depends on the model that is served"))
+    if dialect == "vllm":
+        reasons["priority"] = "the server honours it where it schedules by priority, and refuses it elsewhere"
     if dialect == "openai":
         reasons["media.video"] = _WHY["openai"]
     if api == "completions":

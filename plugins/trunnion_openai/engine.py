@@ -43,11 +43,12 @@ class OpenAIEngine:
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._info: EngineInfo | None = None
         self._started = False
         self._stopping = False
 
     async def start(self) -> EngineInfo:
-        """Open the client and look at the endpoints.
+        """Open the client and look at the endpoints. A second call returns the same.
 
         Raises:
             ConfigError: A variable that is to hold a secret is not set, or the address is none of such an API.
@@ -55,6 +56,8 @@ class OpenAIEngine:
             AuthenticationFailed: The key is missing or wrong.
             ModelNotFound: The endpoint lists its models, and this one is not among them.
         """
+        if self._info is not None and not self._stopping:
+            return self._info
         if self._started or self._stopping:
             raise ConfigError("this engine was started or stopped before; build a new one from its spec")
         self._started = True
@@ -73,6 +76,7 @@ class OpenAIEngine:
             extra=config.extra_body,
             context=info.context_length,
         )
+        self._info = info
         return info
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:

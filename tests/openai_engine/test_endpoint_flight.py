@@ -190,6 +190,8 @@ async def test_nothing_is_sent_before_the_first_step():
 
 async def test_an_engine_is_used_once():
     async with scripted(streamed(*HELLO)) as (_, engine):
+        assert await engine.start() == await engine.start()
+        await engine.stop()
         with pytest.raises(ConfigError):
             await engine.start()
     fresh = OpenAIEngine("m", OpenAIConfig(base_url="http://127.0.0.1:9/v1"))
