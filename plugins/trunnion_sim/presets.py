@@ -109,8 +109,23 @@ def _digits(seconds: float) -> float:
     return float(f"{seconds:.4g}")
 
 
-MEASURED: Final[Mapping[str, Mapping[str, Any]]] = {}
-"""Settings that were measured; ``docs/sim.md`` has the commands."""
+MEASURED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "vllm-cpu-2core": {
+        "step": {
+            "base": 0.01083,
+            "per_sequence": 0.0002028,
+            "per_context_token": 1.268e-06,
+            "per_prompt_token": 0.0001673,
+        },
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 2048,
+        "block_size": _BLOCK,
+        "num_gpu_blocks_override": 16384,  # 1 GiB at 4 KiB per token
+        "max_model_len": 2048,
+    }
+}
+"""Fitted to ``benches/results/sim-steps-cpu.json``, which names the command: vLLM on two cores of an x86 machine,
+with the demo model in float32. The machine was busy with other work, so its steps are slower than they could be."""
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     **{

@@ -2,15 +2,18 @@
 
 import json
 import random
+import statistics
 import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from sim_lab import job
 
 import trunnion
 from trunnion.errors import InvalidArgument
 from trunnion_sim import SimConfig
+from trunnion_sim.core import SimCore
 from trunnion_sim.fit import MeasuredStep, fit, read_steps
 from trunnion_sim.fleet import Fleet
 from trunnion_sim.report import Percentiles, summarize
@@ -244,4 +247,43 @@ def test_wrong_measurements_are_refused(tmp_path, text, message):
         fit(read_steps(file))
 
 
+# --- the measured preset
+
 RESULTS = Path(__file__).parents[2] / "benches" / "results" / "sim-steps-cpu.json"
+
+
+def closed_loop(config, *, concurrency, requests, prompt_tokens, output_tokens):
+    """Keep so many requests in flight; returns tokens per second, and the medians of TTFT and TPOT."""
+    core, jobs = SimCore(config), []
+
+    def ask(now):
+        jobs.append(job(prompt=prompt_tokens, output=output_tokens, chunk=output_tokens))
+        core.add(jobs[-1], now)
+
+    for _ in range(concurrency):
+        ask(0.0)
+    while core.due is not None:
+        for event in core.step(core.due):
+            if event.kind == "finished" and len(jobs) < requests:
+                ask(event.time)
+    rate = requests * output_tokens / max(one.ended for one in jobs)
+    ttft = statistics.median(one.first_token - one.arrived for one in jobs)
+    tpot = statistics.median((one.ended - one.first_token) / (output_tokens - 1) for one in jobs)
+    return rate, ttft, tpot
+
+
+def test_the_preset_is_the_fit_of_what_was_measured():
+    made = fit(read_steps(RESULTS))
+    assert SimConfig(preset="vllm-cpu-2core").step == made.step
+    assert made.median_error < 0.15
+    assert made.worst_error < 0.5
+
+
+def test_the_preset_runs_another_load_as_the_machine_did():
+    """A closed loop, which the steps were not measured on: simulated time against measured time, none of it live."""
+    run = json.loads(RESULTS.read_text(encoding="utf-8"))["run"]
+    load = {name: run[name] for name in ("concurrency", "requests", "prompt_tokens", "output_tokens")}
+    rate, ttft, tpot = closed_loop(SimConfig(preset="vllm-cpu-2core"), **load)
+    assert 0.7 < rate / run["output_tokens_per_s"] < 1.4
+    assert 0.7 < tpot / run["tpot_p50"] < 1.4
+    assert 0.5 < ttft / run["ttft_p50"] < 2
