@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from operator import attrgetter
+from typing import Final
 
 from .errors import DeadlineExceeded, InternalError, TrunnionError
 from .events import ChoiceDelta, GenerateEvent, Usage
 from .preparation import Prepared
 from .requests import TokensPrompt
 from .stage import Transducer
+
+_DONE: Final = attrgetter("done")
 
 
 class _Alarm:
@@ -109,7 +113,7 @@ async def transduce(
             usage = event.usage
             for out in ending.passing(_feed(transducers, (event,))):
                 yield out
-            if ending.event is None and any(transducer.done for transducer in transducers):
+            if ending.event is None and any(map(_DONE, transducers)):
                 ended_early = True
                 break
     for out in ending.passing(_finish(transducers)):
@@ -132,15 +136,19 @@ class _Ending:
     def __init__(self) -> None:
         self.event: GenerateEvent | None = None
 
-    def passing(self, events: Sequence[GenerateEvent]) -> Iterator[GenerateEvent]:
-        """Yield the events that may go out now."""
+    def passing(self, events: Sequence[GenerateEvent]) -> Sequence[GenerateEvent]:
+        """Return the events that may go out now."""
+        if self.event is None and len(events) == 1 and events[0].usage is None:
+            return events  # nearly always: nothing to hold back, nothing to join
+        passed = []
         for event in events:
             if self.event is not None:
                 self.event = _merged(self.event, event)
             elif event.usage is not None:
                 self.event = event
             else:
-                yield event
+                passed.append(event)
+        return passed
 
 
 def _feed(transducers: Sequence[Transducer], events: Sequence[GenerateEvent]) -> Sequence[GenerateEvent]:

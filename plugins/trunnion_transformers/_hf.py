@@ -2,10 +2,11 @@
 
 Beyond the public names it relies on these: ``ContinuousBatchingManager`` with ``output_router``, ``logit_processor``,
 ``_create_batch_processor``, ``_generation_loop_body``, ``_generation_step``, ``_run_generation_loop``,
-``_handle_critical_error``, ``_wake_up_loop`` and ``background_thread_status.fatal_error``; ``Scheduler`` with
-``_process_candidates``, ``_infer_request_tokens`` and its two queues; ``PagedAttentionCache.search_prefix_match`` and
-``mark_complete_blocks``; ``RequestState.logit_processor_kwargs``, which
-carries our :class:`~.plan.Plan`.
+``_handle_critical_error``, ``_wake_up_loop`` and ``background_thread_status.fatal_error``; the processor's
+``inputs_and_outputs.requests_in_batch``, whose entries have ``state`` and ``has_new_token``; ``Scheduler`` with
+``_process_candidates``, ``_infer_request_tokens``, ``_get_waiting_candidates``, ``_cleanup_waiting_queue`` and its two
+queues; ``PagedAttentionCache.search_prefix_match`` and ``mark_complete_blocks``; ``RequestState`` with
+``generated_tokens``, ``initial_tokens`` and ``logit_processor_kwargs``, which carries our :class:`~.plan.Plan`.
 """
 
 from __future__ import annotations
@@ -48,26 +49,45 @@ def prompt_and_output(state: Any, prompt_tokens: int) -> tuple[list[int], list[i
     return initial[:prompt_tokens], initial[prompt_tokens:] + state.generated_tokens
 
 
-class Router(OutputRouter):  # type: ignore[misc]
-    """Hand a step's outputs on in one call, instead of one queue or one callback each."""
+Output = tuple[str, list[int], bool]
+"""Of one request: its name, its new tokens, and whether it has ended."""
 
-    def __init__(self, receive: Callable[[list[Any]], None], failed: Callable[[str, Exception], None]) -> None:
+
+class Router(OutputRouter):  # type: ignore[misc]
+    """Report requests that failed. What the others made, :class:`Manager` reads from their states after each step.
+
+    The library would copy all tokens so far of every request, with every step.
+    """
+
+    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
         super().__init__()
-        self._receive = receive
         self._failed = failed
 
     def deliver(self, output: Any) -> None:
-        """Hand one output on."""
-        self._receive([output])
+        """Ignore a request that ended."""
 
     def deliver_batch(self, outputs: list[Any]) -> None:
-        """Hand the outputs of a step on."""
-        self._receive(outputs)
+        """Ignore the requests that ended with a step."""
 
     def fail_and_deliver(self, state: Any, error: Exception) -> None:
         """Report a request that failed."""
         state.status = RequestStatus.FAILED
         self._failed(state.request_id, error)
+
+
+def outputs_of(batch: list[Any]) -> list[Output]:
+    """Return what the step that just ran this batch made."""
+    outputs: list[Output] = []
+    for scheduled in batch:
+        if scheduled.has_new_token:
+            state = scheduled.state
+            plan = plan_of(state)
+            finished = state.status >= RequestStatus.FINISHED
+            if not plan.final:
+                outputs.append((state.request_id, state.generated_tokens[-1:], finished))
+            elif finished:
+                outputs.append((state.request_id, prompt_and_output(state, plan.prompt_tokens)[1], True))
+    return outputs
 
 
 class TurnScheduler(FIFOScheduler):  # type: ignore[misc]
@@ -78,6 +98,8 @@ class TurnScheduler(FIFOScheduler):  # type: ignore[misc]
     snapshot: tuple[int, float] = (0, 0.0)
     starved_requests: list[Any]
     _salt: tuple[int, ...] | None = None
+    _waiting: dict[str | None, list[Any]] | None = None
+    """What :meth:`_waiting_groups` returned, while it holds."""
 
     def schedule_batch(self, token_budget: int, cache_budget: int) -> tuple[list[Any] | None, bool, int, int]:
         """Return the next batch, of whoever's turn it is; whoever cannot run for lack of cache is passed over."""
@@ -104,27 +126,59 @@ class TurnScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def _groups(self) -> dict[str | None, list[Any]]:
         """Return the candidates of each adapter: those that decode, those half prefilled, those that wait."""
-        decoding: dict[str | None, list[Any]] = {}
+        groups: dict[str | None, list[Any]] = {}
         prefilling: list[Any] = []
         for state in self.active_requests.values():
             if state.status == RequestStatus.DECODING:
-                decoding.setdefault(plan_of(state).adapter, []).append(state)
+                groups.setdefault(plan_of(state).adapter, []).append(state)
             elif state.status == RequestStatus.PREFILLING:
                 prefilling.append(state)
         if not self.active_requests:
             self.block_new_requests = False  # the library waits for one to finish, even if the last was cancelled
+        self._fill(groups, prefilling)
         if self.waiting_requests and not self.block_new_requests:
-            waiting = self._get_waiting_candidates()
-            if any(plan_of(state).priority for state in waiting):
-                waiting.sort(key=lambda state: plan_of(state).priority)
-            prefilling += waiting
-        for state in prefilling:
-            group = decoding.setdefault(plan_of(state).adapter, [])
+            if self._waiting is None:
+                self._waiting = self._waiting_groups()
+            for key, waiting in self._waiting.items():
+                group = groups.setdefault(key, [])
+                group += waiting[: max(0, self.max_requests_per_batch - len(group))]
+        return groups
+
+    def _fill(self, groups: dict[str | None, list[Any]], states: list[Any]) -> None:
+        """Add requests to the groups of their adapters, to each no more than a step can hold."""
+        for state in states:
+            group = groups.setdefault(plan_of(state).adapter, [])
             if len(group) < self.max_requests_per_batch:
                 group.append(state)
-        return decoding
+
+    def _waiting_groups(self) -> dict[str | None, list[Any]]:
+        """Return the first of those that wait for each adapter; looking at all of them takes long where many wait."""
+        waiting = self._get_waiting_candidates()
+        if any(plan_of(state).priority for state in waiting):
+            waiting.sort(key=lambda state: plan_of(state).priority)
+        groups: dict[str | None, list[Any]] = {}
+        self._fill(groups, waiting)
+        return groups
+
+    def add_waiting_request(self, state: Any) -> None:
+        """Let a request wait, a new one or one that lost its cache."""
+        self._waiting = None
+        super().add_waiting_request(state)
+
+    def clear_cancelled_requests(self) -> list[Any]:
+        """Drop the requests that were cancelled and return them."""
+        cancelled: list[Any] = super().clear_cancelled_requests()
+        if cancelled:
+            self._waiting = None
+        return cancelled
+
+    def _cleanup_waiting_queue(self, request_ids_to_remove_from_waiting: set[str]) -> None:
+        self._waiting = None
+        super()._cleanup_waiting_queue(request_ids_to_remove_from_waiting)
 
     def _infer_request_tokens(self, state: Any, request_ids_to_remove_from_waiting: set[str]) -> list[int]:
+        if state.status == RequestStatus.DECODING:
+            return state.tokens_to_process  # type: ignore[no-any-return]
         plan = plan_of(state)
         self._salt = plan.salt
         first = plan.cached_tokens is None
@@ -154,9 +208,10 @@ SCHEDULER_MAPPING[_SCHEDULER] = TurnScheduler
 
 
 class Manager(ContinuousBatchingManager):  # type: ignore[misc]
-    """Run the library's generation thread with our scheduler, sampler and router.
+    """Run the library's generation thread with our scheduler and sampler, in torch's inference mode.
 
-    ``activate(adapter)`` is called on that thread before each step, ``ended(error)`` when it is about to end.
+    Called on that thread: ``activate(adapter)`` before each step and ``received(outputs)`` after it,
+    ``failed(name, error)`` for a request that failed alone, ``ended(error)`` when the thread is about to end.
     """
 
     def __init__(
@@ -166,7 +221,8 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         settings: dict[str, Any],
         eos: Iterable[int],
         sampler: LogitsProcessorList,
-        router: Router,
+        received: Callable[[list[Output]], None],
+        failed: Callable[[str, Exception], None],
         turns: Turns,
         activate: Callable[[str | None], None],
         ended: Callable[[BaseException | None], None],
@@ -180,12 +236,14 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
             ),
         )
         self.logit_processor = sampler
-        self.output_router = router
+        self.output_router = Router(failed)
+        self._received = received
         self._turns = turns
         self._activate = activate
         self._ended = ended
         self._threads = threads
         self._closed = False
+        self._stepped = False
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
 
     def prepare(self) -> int:
@@ -223,19 +281,30 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
             processor.scheduler.salt_prefixes()
         return processor
 
-    def _generation_loop_body(self, *args: Any, **kwargs: Any) -> bool:
-        while not self._calls.empty():
-            function, future = self._calls.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(function())
-                except Exception as error:  # noqa: BLE001 - it is the caller's
-                    future.set_exception(error)
-        return bool(super()._generation_loop_body(*args, **kwargs))
+    def _generation_loop_body(self, batch_processor: Any, *args: Any, **kwargs: Any) -> bool:
+        if not self._calls.empty():
+            self._run_calls()
+        goes_on = bool(super()._generation_loop_body(batch_processor, *args, **kwargs))
+        if self._stepped:
+            self._stepped = False
+            if outputs := outputs_of(batch_processor.inputs_and_outputs.requests_in_batch):
+                self._received(outputs)
+        return goes_on
+
+    def _run_calls(self) -> None:
+        with torch.inference_mode(mode=False):  # what a call changes of the model must be of use outside of it
+            while not self._calls.empty():
+                function, future = self._calls.get()
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(function())
+                    except Exception as error:  # noqa: BLE001 - it is the caller's
+                        future.set_exception(error)
 
     def _generation_step(self) -> None:
         self._activate(self.scheduler.turn)
         super()._generation_step()
+        self._stepped = True
 
     def _handle_critical_error(self, error: Exception, batch_processor: Any) -> None:
         self._ended(error)  # before the requests are failed one by one, for the reason they share
@@ -245,7 +314,8 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         try:
-            super()._run_generation_loop()
+            with torch.inference_mode():
+                super()._run_generation_loop()
         finally:
             self._closed = True
             self._give_up_calls()
@@ -257,8 +327,8 @@ __all__ = [
     "LogitsProcessorList",
     "Manager",
     "NoProcessors",
+    "Output",
     "RequestStatus",
-    "Router",
     "TurnScheduler",
     "plan_of",
     "prompt_and_output",

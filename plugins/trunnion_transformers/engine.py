@@ -132,17 +132,16 @@ class TransformersEngine:
             raise context_overflow(len(ids), sampling.max_tokens, self._context)
         generation = self._generating()  # tokenizing may have taken a while
         adapter = None if request.adapter is None else self._adapters.get(request.adapter)
-        final = request.delivery == "final"
         key = None if adapter is None else adapter.key
         plans = [
             make_plan(request, self._defaults, choice=choice, adapter=key, prompt_tokens=len(ids), eos=self._eos)
             for choice in range(sampling.n)
         ]
-        stream = Stream(plans, final=final, name=self._prompts.text_of)
+        stream = Stream(plans, name=self._prompts.text_of)
         names: list[str] = []
         held = self._hold(adapter, sampling.n)
         try:
-            names = generation.submit(stream, ids, sampling.max_tokens or self._context - len(ids), final=final)
+            names = generation.submit(stream, ids, sampling.max_tokens or self._context - len(ids))
             while held:
                 event = await stream.next()
                 if event.usage is not None:

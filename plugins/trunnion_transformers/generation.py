@@ -43,7 +43,8 @@ class Generation:
             settings=self._settings,
             eos=loaded.eos,
             sampler=Sampler(config.seed, loaded.device),
-            router=_hf.Router(self._received, self._failed),
+            received=self._received,
+            failed=self._failed,
             turns=self.turns,
             activate=self.switch.activate,
             ended=self._ended,
@@ -82,7 +83,7 @@ class Generation:
         """Tell whether the thread runs."""
         return bool(self._manager is not None and self._manager.is_running())
 
-    def submit(self, stream: Stream, token_ids: list[int], max_tokens: int, *, final: bool) -> list[str]:
+    def submit(self, stream: Stream, token_ids: list[int], max_tokens: int) -> list[str]:
         """Hand a request's choices to the library; return their names, for :meth:`cancel`.
 
         Raises:
@@ -94,9 +95,7 @@ class Generation:
             self._streams[name] = (stream, choice.index)
             names.append(name)
             plan = choice.plan
-            taken = self._manager.add_request(
-                token_ids, name, max_tokens, streaming=not final, eos_token_id=list(plan.ends), plan=plan
-            )
+            taken = self._manager.add_request(token_ids, name, max_tokens, eos_token_id=list(plan.ends), plan=plan)
             if taken is None:
                 self.cancel(names)
                 raise self.dead or EngineDead(_DEAD.format(_ENDED))
@@ -138,8 +137,8 @@ class Generation:
 
     # Called by the engine's thread.
 
-    def _received(self, outputs: list[Any]) -> None:
-        self._post(self._take, [(o.request_id, o.generated_tokens, o.is_finished()) for o in outputs])
+    def _received(self, outputs: list[_hf.Output]) -> None:
+        self._post(self._take, outputs)
 
     def _failed(self, name: str, error: Exception) -> None:
         self._post(self._fail_one, name, error)
@@ -158,7 +157,7 @@ class Generation:
 
     # Called on the event loop.
 
-    def _take(self, outputs: list[tuple[str, list[int], bool]]) -> None:
+    def _take(self, outputs: list[_hf.Output]) -> None:
         for name, tokens, finished in outputs:
             found = self._streams.pop(name, None) if finished else self._streams.get(name)
             if found is not None:

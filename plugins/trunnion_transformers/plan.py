@@ -41,6 +41,7 @@ class Plan:
     Attributes:
         adapter: Internal name of the LoRA adapter; None for the base model.
         priority: Lower runs first.
+        final: Tokens are told once all of them are there, not with every step.
         salt: Words that keep KV blocks of equal prompts apart; None for the base model without a ``cache_salt``.
         temperature: 0 is greedy.
         top_k: 0 is off.
@@ -55,10 +56,13 @@ class Plan:
         cached_tokens: Prompt tokens found in the cache; None until first scheduled.
         records: Per token its logprob, and the alternatives as (ids, logprobs); written by the engine's thread.
         generator: torch.Generator of the seed, made at the first draw.
+        adjusts: Logits are changed before a token is chosen.
+        plain: The likeliest token is all that is asked for, so that the sampler need not look.
     """
 
     adapter: str | None = None
     priority: int = 0
+    final: bool = False
     salt: tuple[int, ...] | None = None
     temperature: float = 0.0
     top_k: int = 0
@@ -77,26 +81,23 @@ class Plan:
     cached_tokens: int | None = None
     records: list[tuple[float, list[int], list[float]]] = field(default_factory=list)
     generator: Any = None
+    adjusts: bool = field(init=False)
+    plain: bool = field(init=False)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself: the library copies a request that lost its cache, and it stays the same request."""
-        return self
-
-    @property
-    def adjusts(self) -> bool:
-        """Tell whether logits are changed before a token is chosen."""
-        return bool(
+    def __post_init__(self) -> None:
+        """Note once what every step asks."""
+        self.adjusts = bool(
             self.logit_bias
             or self.min_tokens
             or self.presence_penalty
             or self.frequency_penalty
             or self.repetition_penalty != 1.0
         )
+        self.plain = not self.temperature and self.logprobs is None and not self.adjusts
 
-    @property
-    def plain(self) -> bool:
-        """Tell whether the likeliest token is all that is asked for, so that the sampler need not look."""
-        return not self.temperature and self.logprobs is None and not self.adjusts
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: the library copies a request that lost its cache, and it stays the same request."""
+        return self
 
 
 def make_plan(
@@ -114,6 +115,7 @@ def make_plan(
     return Plan(
         adapter=adapter,
         priority=request.priority,
+        final=request.delivery == "final",
         salt=make_salt(adapter, request.cache_salt),
         temperature=_temperature(s, defaults),
         top_k=max(0, defaults.top_k if s.top_k is None else s.top_k),

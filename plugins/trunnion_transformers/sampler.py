@@ -47,9 +47,14 @@ class Sampler(_hf.LogitsProcessorList):  # type: ignore[misc]
 
     def prepare_tensor_args(self, requests_in_batch: list[Any], arg_storage: Any) -> Any:
         """Note which rows of the step's logits need more than their likeliest token."""
-        states = (request.state for request in requests_in_batch if request.has_new_token)
-        plans = ((row, _hf.plan_of(state), state) for row, state in enumerate(states))
-        self._rows = [entry for entry in plans if not entry[1].plain]
+        rows = self._rows = []
+        row = 0
+        for request in requests_in_batch:
+            if request.has_new_token:
+                plan = _hf.plan_of(request.state)
+                if not plan.plain:
+                    rows.append((row, plan, request.state))
+                row += 1
         return arg_storage
 
     def __call__(self, _input_ids: Any, scores: Any, _arguments: Any) -> Any:

@@ -12,14 +12,14 @@ from .plan import Plan
 
 
 class Choice:
-    """Hold the tokens of one choice, and how many of them went out."""
+    """Hold the tokens of one choice that have not gone out yet, and count those that have."""
 
-    __slots__ = ("finished", "index", "plan", "sent", "tokens", "told")
+    __slots__ = ("finished", "index", "new", "plan", "sent", "told")
 
     def __init__(self, index: int, plan: Plan) -> None:
         self.index = index
         self.plan = plan
-        self.tokens: Sequence[int] = ()
+        self.new: list[int] = []
         self.sent = 0
         self.finished = False
         self.told = False
@@ -31,15 +31,16 @@ class Stream:
     Everything here happens on the event loop. Steps that pass while nobody waits are joined to one event.
     """
 
-    __slots__ = ("_error", "_final", "_name", "_news", "_open", "choices")
+    __slots__ = ("_error", "_final", "_name", "_news", "_open", "_waiter", "choices")
 
-    def __init__(self, plans: Sequence[Plan], *, final: bool, name: Callable[[int], str]) -> None:
+    def __init__(self, plans: Sequence[Plan], *, name: Callable[[int], str]) -> None:
         """Take a plan per choice; ``name`` gives the text of a token id, for logprobs."""
         self.choices = [Choice(index, plan) for index, plan in enumerate(plans)]
         self._open = len(self.choices)
-        self._final = final
+        self._final = plans[0].final
         self._name = name
-        self._news = asyncio.Event()
+        self._news = False
+        self._waiter: asyncio.Future[None] | None = None
         self._error: TrunnionError | None = None
 
     @property
@@ -47,45 +48,57 @@ class Stream:
         """Tell whether every choice has ended."""
         return not self._open
 
-    def put(self, index: int, tokens: Sequence[int], *, finished: bool) -> None:
-        """Take all tokens so far of a choice."""
+    def put(self, index: int, tokens: list[int], *, finished: bool) -> None:
+        """Take new tokens of a choice; the list is the stream's from now on."""
         choice = self.choices[index]
-        choice.tokens = tokens
+        if choice.new:
+            choice.new += tokens
+        else:
+            choice.new = tokens
         if finished and not choice.finished:
             choice.finished = True
             self._open -= 1
         if not self._final or not self._open:
-            self._news.set()
+            self._wake()
 
     def fail(self, error: TrunnionError) -> None:
         """End the stream with an error, unless it has one already."""
         self._error = self._error or error
-        self._news.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news = True
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def next(self) -> GenerateEvent:
         """Wait for what is new and return it. Raises the error that the stream was ended with."""
-        await self._news.wait()
-        self._news.clear()
+        if not self._news:
+            # A bare future: an asyncio.Event costs as much as all the rest of this module, with every token.
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        self._news = False
         if self._error is not None:
             raise self._error
-        deltas = tuple(delta for choice in self.choices if (delta := self._delta(choice)) is not None)
-        return GenerateEvent(choices=deltas, usage=None if self._open else self._usage())
+        deltas = [delta for choice in self.choices if (delta := self._delta(choice)) is not None]
+        return GenerateEvent(choices=tuple(deltas), usage=None if self._open else self._usage())
 
     def _delta(self, choice: Choice) -> ChoiceDelta | None:
-        tokens, plan = choice.tokens, choice.plan
-        new = tokens[choice.sent :]
+        new, plan = choice.new, choice.plan
         ends = choice.finished and not choice.told
         if not new and not ends:
             return None
         logprobs = None
         if plan.logprobs is not None:
-            records = plan.records[choice.sent : len(tokens)]
+            records = plan.records[choice.sent : choice.sent + len(new)]
             logprobs = tuple(self._logprob(token, record) for token, record in zip(new, records, strict=True))
-        choice.sent = len(tokens)
+        choice.new = []
+        choice.sent += len(new)
         if not ends:
             return ChoiceDelta(index=choice.index, token_ids=new, logprobs=logprobs)
         choice.told = True
-        last = tokens[-1] if tokens else None
+        last = new[-1] if new else None
         stopped = last in plan.ends
         return ChoiceDelta(
             index=choice.index,
@@ -110,6 +123,6 @@ class Stream:
         first = self.choices[0].plan
         return Usage(
             prompt_tokens=first.prompt_tokens,
-            completion_tokens=sum(len(choice.tokens) for choice in self.choices),
+            completion_tokens=sum(choice.sent for choice in self.choices),
             cached_tokens=first.cached_tokens or 0,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from contextlib import aclosing
 
 import pytest
 from hf_lab import PROMPT, ask, complete, events, first, idle
@@ -70,6 +71,30 @@ async def test_equal_prefixes_are_computed_once_per_salt(engine):
 
     assert [await cached(), await cached()] == [0, 32]
     assert [await cached("one"), await cached("one"), await cached("two")] == [0, 32, 0]
+
+
+async def test_steps_run_in_inference_mode_and_changes_of_the_model_do_not(engine, monkeypatch):
+    import torch
+
+    manager, modes = engine._runner._manager, []
+    step = manager._generation_step
+    monkeypatch.setattr(
+        manager, "_generation_step", lambda: (modes.append(torch.is_inference_mode_enabled()), step())[1]
+    )
+    await first(engine)
+    assert modes == [True] * 12
+    assert not await engine._runner.call(torch.is_inference_mode_enabled)
+
+
+async def test_a_stream_takes_each_token_once(engine):
+    """A step hands on what is new alone; what the one who asks has no time for is kept."""
+    alone = await first(engine, max_tokens=30)
+    async with aclosing(engine.generate(ask(max_tokens=30))) as stream:
+        got = [await anext(stream)]
+        await asyncio.sleep(0.2)  # most steps pass meanwhile
+        got += [event async for event in stream]
+    assert [token for event in got for token in event.choices[0].token_ids] == alone.token_ids
+    assert got[-1].usage.completion_tokens == 30
 
 
 async def test_eos_ends_unless_ignored(engine):

@@ -71,8 +71,9 @@ async def test_more_than_the_cache_holds_is_served_in_the_end(model):
     values = {"max_tokens": 60, "temperature": 1.0, "logprobs": 1, "presence_penalty": 0.5}
     async with Opened(model) as roomy:
         wanted = [await first(roomy, p, seed=i, **values) for i, p in enumerate(prompts)]
+    ways = [{"delivery": ("delta", "final")[i % 2]} for i in range(8)]
     async with Opened(model, num_blocks=14, max_model_len=120) as engine:
-        got = await asyncio.gather(*(first(engine, p, seed=i, **values) for i, p in enumerate(prompts)))
+        got = await asyncio.gather(*(first(engine, p, seed=i, fields=ways[i], **values) for i, p in enumerate(prompts)))
     assert [choice.token_ids for choice in got] == [choice.token_ids for choice in wanted]
     assert all(len(choice.logprobs) == 60 for choice in got)
 
@@ -133,6 +134,22 @@ async def test_a_lower_priority_number_runs_first(model):
             await asyncio.sleep(0.001)
         await asyncio.gather(running, *(run(priority) for priority in (5, 1, 3)))
     assert ended == [9, 1, 3, 5]
+
+
+async def test_who_waits_is_looked_at_when_that_changed_not_with_every_step(model):
+    async with Opened(model, max_requests_per_batch=2) as engine:
+        scheduler, looked, steps = engine._runner._manager.scheduler, [], []
+        gather, schedule = scheduler._get_waiting_candidates, scheduler.schedule_batch
+        scheduler._get_waiting_candidates = lambda: (looked.append(1), gather())[1]
+        scheduler.schedule_batch = lambda *budgets: (steps.append(1), schedule(*budgets))[1]
+        given_up = asyncio.create_task(first(engine, max_tokens=30))
+        others = [asyncio.create_task(first(engine, max_tokens=30)) for _ in range(5)]
+        while not engine.load().waiting or not steps:
+            await asyncio.sleep(0.001)
+        given_up.cancel()
+        assert all(len(choice.token_ids) == 30 for choice in await asyncio.gather(*others))
+    assert len(steps) >= 75  # five times 30 tokens, two at a time
+    assert len(looked) < 30
 
 
 async def test_a_tokenizer_of_its_own(model, tmp_path):

@@ -96,16 +96,16 @@ def test_a_plan_stays_itself_when_the_library_copies_its_request():
     assert copy.deepcopy({"plan": mine})["plan"] is mine
 
 
-def stream(n=1, *, final=False, **values):
-    return Stream([Plan(prompt_tokens=3, ends=(1,), **values) for _ in range(n)], final=final, name=str)
+def stream(n=1, **values):
+    return Stream([Plan(prompt_tokens=3, ends=(1,), **values) for _ in range(n)], name=str)
 
 
 async def test_steps_that_pass_unseen_are_joined():
     s = stream()
     s.put(0, [5], finished=False)
-    s.put(0, [5, 6], finished=False)
+    s.put(0, [6], finished=False)
     assert (await s.next()).choices[0].token_ids == [5, 6]
-    s.put(0, [5, 6, 7, 1], finished=True)
+    s.put(0, [7, 1], finished=True)
     last = await s.next()
     assert (last.choices[0].token_ids, last.choices[0].finish_reason) == ([7, 1], "stop")
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, 4)
