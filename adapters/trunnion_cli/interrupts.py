@@ -123,14 +123,21 @@ def end_now(code: int) -> NoReturn:
 
 
 def end_children() -> None:
-    """Ask every process below this one to end, then make it."""
+    """Ask every process below this one to end, then make it; from the top down.
+
+    Who started others is to end them in order: asked at the same time as they are, it would tell at length of their
+    death. So a process is asked once the one that started it is gone.
+    """
     family = descendants()
-    for pid in family:
-        _kill(pid, signal.SIGTERM)
+    asked: set[int] = set()
     deadline = time.monotonic() + _TERM_SECONDS
-    while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
+    while (alive := [pid for pid in family if _alive(pid)]) and time.monotonic() < deadline:
+        for pid in alive:
+            if pid not in asked and _parent(pid) not in alive:
+                asked.add(pid)
+                _kill(pid, signal.SIGTERM)
         time.sleep(0.05)
-    for pid in {*family, *descendants()}:
+    for pid in dict.fromkeys([*family, *descendants()]):
         if _alive(pid):
             if STATE.verbose:
                 say(f"note: had to kill process {pid}")
@@ -145,15 +152,30 @@ def _kill(pid: int, number: int) -> None:
 def _alive(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # a zombie of ours is not alive
+    if Path("/proc/self/stat").exists():
+        return _stat(pid)[:1] not in ([], ["Z"])
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        os.kill(pid, 0)
     except OSError:
         return False
-    return state != "Z"
+    return True
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what Linux tells of a process from its state on: state, parent...; nothing if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def descendants() -> list[int]:
-    """Return the processes below this one, from Linux's /proc; elsewhere those of multiprocessing alone."""
+    """Return the processes below this one, parents first, from Linux's /proc; elsewhere multiprocessing's alone."""
     if not Path("/proc/self/task").exists():
         known = sys.modules.get("multiprocessing")
         return [child.pid for child in known.active_children() if child.pid] if known else []

@@ -15,10 +15,10 @@ from trunnion.startup import StartupClock
 from . import kv_events
 from .adapters import lora_args, with_spare_slot
 from .config import VLLMConfig
-from .cpu_defaults import kv_cache_gib, thread_groups
+from .cpu_defaults import kv_cache_gib, unasked_binding
 from .engine_args import unknown_args_message
 from .placement import device_of, world_size
-from .spawn import without_main
+from .spawn import without_interrupts, without_main
 
 logger = logging.getLogger("trunnion.vllm")
 KV_CACHE: Final = "VLLM_CPU_KVCACHE_SPACE"
@@ -51,8 +51,8 @@ def prepare_environment(config: VLLMConfig) -> None:
     wanted: dict[str, int | str | None] = {KV_CACHE: config.kv_cache_gib, THREADS: config.cpu_threads_bind}
     if device_of(config) == "cpu":
         ranks = world_size(config)
-        if wanted[THREADS] is None and ranks > 1 and THREADS not in os.environ:
-            wanted[THREADS] = thread_groups(ranks)
+        if wanted[THREADS] is None and THREADS not in os.environ:
+            wanted[THREADS] = unasked_binding(ranks)
         if wanted[KV_CACHE] is None and KV_CACHE not in os.environ and config.gpu_memory_utilization is None:
             wanted[KV_CACHE] = kv_cache_gib(ranks)
     for name, value in wanted.items():
@@ -160,7 +160,7 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None], 
 
     kv_events.make_folder(vllm_config.kv_events_config)
     try:
-        with clock.stage("load model"), without_main():
+        with clock.stage("load model"), without_main(), without_interrupts():
             llm = _vllm.AsyncLLM.from_vllm_config(
                 vllm_config,
                 usage_context=_vllm.UsageContext.ENGINE_CONTEXT,

@@ -17,6 +17,29 @@ print(child.pid, flush=True)
 interrupts.end_now(130)
 """
 
+# Complains where its own child dies before it, as engines do; ends that child when it is asked to end.
+OWNER = """
+import signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+print("up", flush=True)
+try:
+    print("my child died with", child.wait())
+finally:
+    print("asked")
+    child.kill()
+    child.wait()
+"""
+GRANDPARENT = f"""
+import subprocess, sys
+from trunnion_cli import interrupts
+interrupts._TERM_SECONDS = 20.0
+child = subprocess.Popen([sys.executable, "-c", {OWNER!r}], stdout=subprocess.PIPE, text=True)
+child.stdout.readline()
+interrupts.end_children()
+print(child.stdout.read(), interrupts.descendants())
+"""
+
 SLOW = """
 import asyncio, os, signal, threading, time
 from trunnion_cli import interrupts
@@ -38,6 +61,11 @@ def test_a_child_that_ignores_sigterm_is_killed():
     assert f"had to kill process {pid}" in done.stderr
     listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     assert listed.stdout.strip() in ("", "Z")
+
+
+def test_who_started_others_ends_them():
+    done = subprocess.run([sys.executable, "-c", GRANDPARENT], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split("\n") == ["asked", " []", ""], done
 
 
 def test_a_clean_up_that_hangs_is_cut_short():
