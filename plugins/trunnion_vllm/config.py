@@ -78,9 +78,12 @@ class VLLMConfig(PluginConfig):
     )
     cpu_threads_bind: str | None = Field(
         default=None,
+        pattern=r"^(auto|nobind|\d+(-\d+)?([,|]\d+(-\d+)?)*)$",
         description="CPU build only: cores for the compute threads, such as '0-3', '0|1' (one group per rank), 'auto' "
-        "or 'nobind'. Sets VLLM_CPU_OMP_THREADS_BIND unless the environment has it. On few cores use 'nobind' with "
-        "OMP_NUM_THREADS=1: pinned threads spin and starve their neighbours.",
+        "or 'nobind'. Sets VLLM_CPU_OMP_THREADS_BIND unless the environment has it. Unset: 'nobind' where the "
+        "environment has OMP_NUM_THREADS, which vLLM else ignores (Ray sets it to the replica's CPUs), or vLLM's "
+        "'auto', all cores of a NUMA node. On few cores use 'nobind' with OMP_NUM_THREADS=1: pinned threads spin and "
+        "starve their neighbours.",
     )
     gc_freeze: bool = Field(
         default=True,

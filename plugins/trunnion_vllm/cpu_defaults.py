@@ -13,6 +13,17 @@ _SHARE: Final = 4
 _MOST_GIB: Final = 4
 
 
+def unasked_binding(ranks: int) -> str | None:
+    """Return a value of VLLM_CPU_OMP_THREADS_BIND where nobody gave one; None to leave it to vLLM, for one rank.
+
+    Where OMP_NUM_THREADS says how many threads there are to be, as in Ray's actors, ranks are left unbound: vLLM would
+    set that variable itself, to the number of cores it binds them to.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return "nobind"
+    return thread_groups(ranks) if ranks > 1 else None
+
+
 def thread_groups(ranks: int) -> str:
     """Return a value of VLLM_CPU_OMP_THREADS_BIND that gives each rank its share of this process's cores.
 

@@ -171,6 +171,56 @@ def test_cpu_settings_reach_the_environment_unless_it_holds_them(monkeypatch, ca
         prepare_environment(VLLMConfig(device="cuda", kv_cache_gib=2))
 
 
+@pytest.mark.parametrize(
+    ("environment", "bind", "ranks", "taken"),
+    [
+        ({}, None, 1, None),
+        ({}, None, 2, "7|9"),
+        ({"OMP_NUM_THREADS": "3"}, None, 1, "nobind"),
+        ({"OMP_NUM_THREADS": "3"}, None, 2, "nobind"),
+        ({"OMP_NUM_THREADS": "3"}, "0-2", 1, "0-2"),
+        ({"OMP_NUM_THREADS": "3", "VLLM_CPU_OMP_THREADS_BIND": "auto"}, None, 1, "auto"),
+    ],
+)
+def test_threads_are_bound_as_asked_or_as_many_as_the_environment_says(monkeypatch, environment, bind, ranks, taken):
+    import os
+
+    from trunnion_vllm.launch import THREADS, prepare_environment
+
+    monkeypatch.setattr("trunnion_vllm.cpu_defaults.os.sched_getaffinity", lambda _: {7, 9}, raising=False)
+    for name in ("OMP_NUM_THREADS", THREADS):
+        monkeypatch.setenv(name, "")  # so that whatever is set from here on is undone
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    prepare_environment(VLLMConfig(device="cpu", cpu_threads_bind=bind, tensor_parallel_size=ranks, kv_cache_gib=1))
+    assert os.environ.get(THREADS) == taken
+
+
+@pytest.mark.parametrize(
+    ("bind", "ranks", "cpus"),
+    [
+        (None, 1, 1),
+        ("auto", 2, 2),
+        ("nobind", 2, 2),
+        ("0", 1, 1),
+        ("0-3", 1, 4),
+        ("0-1,8,10-11", 1, 5),
+        ("0-3|4-7", 2, 8),
+        ("0|1|2", 2, 2),
+    ],
+)
+def test_cores_that_threads_are_bound_to_are_asked_for(bind, ranks, cpus):
+    config = VLLMConfig(device="cpu", cpu_threads_bind=bind, tensor_parallel_size=ranks)
+    (bundle,) = placement.resources(config).bundles
+    assert (bundle.cpu, bundle.gpu) == (cpus, 0)
+
+
+def test_what_names_no_cores_is_refused():
+    with pytest.raises(ConfigError, match="cpu_threads_bind"):
+        validate_config(VLLMConfig, {"cpu_threads_bind": "all of them"}, where="engine 'vllm'")
+
+
 @pytest.mark.parametrize(("given", "taken"), [(None, "ext://sys.stderr"), ("ext://sys.stdout", "ext://sys.stdout")])
 def test_logs_leave_stdout_to_the_program(monkeypatch, given, taken):
     import os
