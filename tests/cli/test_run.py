@@ -174,7 +174,7 @@ def test_no_file_is_lost_unless_told_to(cli):
 
 def test_a_run_in_which_every_row_failed_says_so_by_its_exit_code(cli):
     cli.write("in.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
-    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--sampling", "top_k=5")
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--sampling", "repetition_penalty=2")
     assert result.code == 1
     assert "2 rows in = 0 ok + 2 failed" in result.err
     assert len(cli.read("out.jsonl")) == 2

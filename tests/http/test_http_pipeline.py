@@ -22,7 +22,7 @@ def served():
 
     @asynccontextmanager
     async def lifespan():
-        quick = trunnion.engine_spec("sim", "sim", {"adapters": ["loud"], "tpot": 0.01})
+        quick = trunnion.engine_spec("sim", "sim", {"adapters": ["loud"], "tpot": 0.01, "unsupported": ["embeds/1"]})
         slow = trunnion.engine_spec("sim", "sim", {"ttft": 60.0})
         async with trunnion.open_pipeline(quick) as one, trunnion.open_pipeline(slow) as two:
             pipelines.update(sim=one, slow=two)

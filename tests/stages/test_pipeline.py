@@ -64,11 +64,14 @@ async def test_tools_are_planned_for_messages(pipeline):
     assert prepared.request.tools == ()
 
 
-async def test_a_forced_call_needs_structured_output(pipeline):
+async def test_a_forced_call_needs_structured_output(pipeline, byte_level):
     request = GenerateRequest(prompt=CHAT, tools=(TOOL,), tool_choice="required")
     assert pipeline.plan(request).request_stages == ("tool_choice", "chat_template", "tokenize")
-    with pytest.raises(UnsupportedFeature, match="json_schema"):
-        await pipeline.complete(request)
+    assert (await pipeline.complete(request)).choices[0].tool_calls[0].name == "weather"
+    lacking = {"tokenizer": str(byte_level), "unsupported": ["output_format.json_schema"]}
+    async with trunnion.open_pipeline(trunnion.engine_spec("sim", None, lacking)) as unable:
+        with pytest.raises(UnsupportedFeature, match="json_schema"):
+            await unable.complete(request)
     with pytest.raises(InvalidArgument, match="not among the tools"):
         await pipeline.complete(request.with_(tool_choice={"type": "function", "function": {"name": "x"}}))
 
