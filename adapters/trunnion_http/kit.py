@@ -63,7 +63,7 @@ def _post(port: int, question: Question, **more: Any) -> tuple[bool, bytes]:
     """Return whether it was a chat, and the body."""
     chat = not isinstance(question.prompt, str)
     asked = {"messages": list(question.prompt)} if chat else {"prompt": question.prompt}
-    body = {"model": _MODEL, "max_tokens": question.max_tokens, "temperature": 0, **asked, **more}
+    body = {"model": _MODEL, **question.sampling, **asked, **more}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
     try:
         path = "/v1/chat/completions" if chat else "/v1/completions"

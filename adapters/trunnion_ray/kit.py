@@ -75,7 +75,7 @@ class _Actor:
         requests = [
             GenerateRequest(
                 prompt=TextPrompt(text=q.prompt) if isinstance(q.prompt, str) else as_prompt(q.prompt),
-                sampling=SamplingParams(temperature=0.0, max_tokens=q.max_tokens),
+                sampling=SamplingParams(**q.sampling),
             )
             for q in questions
         ]
@@ -110,7 +110,7 @@ class DataSurface:
         from .data import ProcessorConfig, build_processor
 
         rows = [
-            {"number": number, "prompt": json.dumps(q.prompt), "max_tokens": q.max_tokens}
+            {"number": number, "prompt": json.dumps(q.prompt), "sampling": json.dumps(dict(q.sampling))}
             for number, q in enumerate(questions)
         ]
         config = ProcessorConfig(engine=spec.engine, model=spec.model, config=dict(spec.config))
@@ -133,4 +133,4 @@ class DataSurface:
 def _request_of(row: dict[str, Any]) -> dict[str, Any]:
     prompt = json.loads(row["prompt"])
     asked = {"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt}
-    return {**asked, "sampling_params": {"temperature": 0.0, "max_tokens": row["max_tokens"]}}
+    return {**asked, "sampling_params": json.loads(row["sampling"])}

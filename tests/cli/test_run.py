@@ -153,7 +153,8 @@ def test_memory_is_bounded_by_rows_in_flight_not_by_the_file(cli):
 
     os.set_blocking(process.stdin.fileno(), False)
     taken = 0
-    while select.select([], [process.stdin.fileno()], [], 1.5)[1]:
+    # A pipe holds 65,536 bytes; beyond that the command is up and reads.
+    while select.select([], [process.stdin.fileno()], [], 1.5 if taken > 70_000 else 60)[1]:
         taken += os.write(process.stdin.fileno(), line.encode())
         assert taken < 20_000_000
     assert cli.interrupt(process).code == 130

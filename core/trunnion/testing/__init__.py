@@ -20,7 +20,7 @@ from collections.abc import Generator
 
 import pytest
 
-from ._guard import FAILED, LAST, RESTART, arrange
+from . import _guard
 from .asking import Ask
 from .engine_suite import EngineSuite
 from .hooks_suite import HooksSuite
@@ -43,14 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the kit's mark."""
-    config.addinivalue_line("markers", f"{LAST}: stops the engine, and so runs after the other tests of its class")
-    config.addinivalue_line("markers", f"{RESTART}: starts the engine anew after a failure")
+    config.addinivalue_line("markers", f"{_guard.LAST}: stops the engine; runs after the others of its class")
+    config.addinivalue_line("markers", f"{_guard.RESTART}: starts the engine anew after a failure")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Apply the suites' rules."""
-    arrange(items)
+    _guard.arrange(items)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -60,7 +60,7 @@ def pytest_runtest_makereport(
     """Note for the fixtures that a test failed."""
     report = yield
     if report.when == "call" and report.failed:
-        item.stash[FAILED] = True
+        item.stash[_guard.FAILED] = True
     return report
 
 

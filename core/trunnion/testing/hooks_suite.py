@@ -51,11 +51,6 @@ class HooksSuite(RegistrationChecks, standard=True):
         config = validate_config(plugin.config, self.config, where=f"hooks {self.plugin!r}")
         return load_factory(plugin.factory)(config)
 
-    def test_settings_have_defaults(self) -> None:
-        """Hooks are in force wherever they are installed, so that every setting needs a default."""
-        plugin: HooksPlugin = next(hook for hook in get_registry().hooks() if hook.name == self.plugin)
-        validate_config(plugin.config, None, where=self.plugin)
-
     def test_methods_are_those_there_are(self) -> None:
         """At least one method of RequestHooks is there, and none that only looks like one."""
         made = self._build()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from trunnion.requests import MessagesPrompt, TextPrompt
@@ -38,13 +40,18 @@ class MountingChecks(Suite):
 def _question(ask: Ask, number: int) -> Question:
     prompt = ask.variant(number)
     if isinstance(prompt, TextPrompt):
-        return Question(prompt=prompt.text)
+        return Question(prompt=prompt.text, sampling=_sampling(ask))
     assert isinstance(prompt, MessagesPrompt), "surfaces ask messages or text"
-    return Question(prompt=prompt.messages)
+    return Question(prompt=prompt.messages, sampling=_sampling(ask))
+
+
+def _sampling(ask: Ask) -> dict[str, Any]:
+    greedy = ask.only_if("sampling.temperature", temperature=0.0)
+    return {**greedy, **ask.only_if("sampling.max_tokens", max_tokens=16)}
 
 
 def _answer(ask: Ask, number: int) -> Answer:
-    completion = ask(ask.variant(number), max_tokens=16)
+    completion = ask(ask.variant(number), **_sampling(ask))
     assert completion.usage is not None
     return Answer(
         text=completion.text,

@@ -6,8 +6,8 @@ Adapters contribute them by the entry-point group ``trunnion.surfaces``; the cor
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from trunnion.requests import ChatMessage
@@ -18,10 +18,10 @@ SURFACE_GROUP: Final = "trunnion.surfaces"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Hold what is asked on every surface: a conversation or plain text, and the most tokens of its answer."""
+    """Hold what is asked on every surface: a conversation or plain text, and sampling parameters by name."""
 
     prompt: str | Sequence[ChatMessage]
-    max_tokens: int = 16
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Surface(Protocol):
         ...
 
     def ask(self, spec: EngineSpec, questions: Sequence[Question]) -> list[Answer]:
-        """Start the engine there, ask greedily side by side, stop it, and return the answers in order.
+        """Start the engine there, ask side by side, stop it, and return the answers in order.
 
         Raises:
             TrunnionError: What the engine refused with.
