@@ -14,6 +14,7 @@ SETTINGS = {**PLAIN, "adapters": ADAPTERS, "max_loras": 3}
 
 class TestVLLM(EngineSuite):
     plugin = "vllm"
+    map_error = "trunnion_vllm.errors:map_error"
     prompt = PROMPT
     adapters = ADAPTERS
     effects = EFFECTS

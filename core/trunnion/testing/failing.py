@@ -109,9 +109,12 @@ def check_pickles(error: TrunnionError) -> None:
 
 
 def library_exceptions(modules: list[str]) -> list[Exception]:
-    """Make one of each exception class that a library's top-level module shows and that can be made of a message."""
+    """Make one of each exception class that a library shows (in its top-level module, ``errors`` and ``exceptions``).
+
+    Classes that cannot be made of a message alone are left out.
+    """
     made: list[Exception] = []
-    for name in modules:
+    for name in [f"{module}{part}" for module in modules for part in ("", ".errors", ".exceptions")]:
         try:
             module = importlib.import_module(name)
         except ImportError:
