@@ -13,7 +13,7 @@ from vllm_settings import SETTINGS
 from trunnion.completion import collect
 from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
 
-pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="session")]
 
 PROMPTS = ["The morning light", "Two and two", "Once upon a time there was"]
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -31,7 +31,7 @@ async def test_two_ranks_answer_as_one_and_death_is_told(engine, model):
         env={**os.environ, "VLLM_CPU_OMP_THREADS_BIND": "0|1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
