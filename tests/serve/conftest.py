@@ -83,7 +83,7 @@ class Lab:
 
 
 FIRST = {
-    **sim("m", tpot=0.02, slots=8, fault="hang", fault_marker="linger", fault_after=0),
+    **sim("m", tpot=0.02, slots=8, fault="hang", fault_marker="linger", fault_after=0, unsupported=["embeds/1"]),
     "adapters": {"loud": "unused"},
 }
 ONE = {"models": [FIRST]}
