@@ -7,7 +7,12 @@ Each engine runs in a process of its own. There, at each number of requests in f
 library answer the same questions in turn (A B A B ...): both template, tokenize, generate forced tokens and give text.
 Bare is ``AsyncLLM.generate`` for vLLM, on the very engine that the pipeline mounts, and the continuous batching manager
 of transformers with the sizes that the plugin chose. Beside every speed stands the share of the 30 demo prompts whose
-greedy text is the expected one. Writes benches/results/engines.json and .md.
+greedy text is the expected one.
+
+Writes benches/results/engines.json and .md. What was measured before on the same machine stays, unless it is measured
+again or the engine's library is another one; so a run may be cut in slices:
+
+    for n in 1 8 32 128; do python benches/engines.py transformers --concurrency $n; done
 """
 
 from __future__ import annotations
@@ -230,8 +235,8 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def table(reports: dict[str, dict[str, Any]]) -> list[str]:
     lines = ["| engine | in flight | tokens/s | of bare | CPU per token of bare | TTFT p50, ms | per token p50, ms |"]
     lines.append("|---|---|---|---|---|---|---|")
-    for name, report in reports.items():
-        for concurrency, runs in report["at"].items():
+    for name, report in sorted(reports.items()):
+        for concurrency, runs in sorted(report["at"].items(), key=lambda item: int(item[0])):
             ours, bare = runs["pipeline"], runs.get("bare", [])
 
             def middle(key: str, ours: list[dict[str, float]] = ours) -> str:
@@ -243,7 +248,7 @@ def table(reports: dict[str, dict[str, Any]]) -> list[str]:
             cells = [name, concurrency, middle("tokens_per_s"), ratio("tokens_per_s"), ratio("cpu_us_per_token")]
             lines.append(f"| {' | '.join(cells)} | {middle('ttft_p50_ms')} | {middle('per_token_p50_ms')} |")
     lines += ["", "| engine | library | start-up, s | memory, MiB | expected greedy text |", "|---|---|---|---|---|"]
-    for name, report in reports.items():
+    for name, report in sorted(reports.items()):
         share = "" if report["parity"] is None else f"{report['parity']:.0%}"
         figures = f"{report['startup_s']:.1f} | {report['memory_mib']:.0f} | {share}"
         lines.append(f"| {name} | {report['library']} | {figures} |")
@@ -263,24 +268,35 @@ def main() -> None:
     if args.child:
         print(json.dumps(asyncio.run(child(args))), flush=True)
         return
-    reports = {}
-    for name in args.engines:
-        reports[name] = measured(name, args)
-        print("\n".join(table({name: reports[name]})), flush=True)
     machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
     command = " ".join(["python", "benches/engines.py", *sys.argv[1:]])
-    text = [
-        "# Engines side by side",
-        "",
-        f"`{command}`",
-        "",
-        f"{machine}; {args.tokens} forced tokens per request.",
-        "",
-    ]
+    heading = f"{machine}; {args.tokens} forced tokens per request."
+    results = RESULTS / f"{args.name}.json"
+    reports = earlier(results, heading)
+    for name in args.engines:
+        report = measured(name, args)
+        print("\n".join(table({name: report})), flush=True)
+        reports[name] = joined(reports.get(name), report, command)
+        RESULTS.mkdir(exist_ok=True)
+        results.write_text(json.dumps({"heading": heading, "engines": reports}, indent=1) + "\n")
+    commands = {runs["command"]: None for report in reports.values() for runs in report["at"].values()}
+    text = ["# Engines side by side", "", *(f"    {one}" for one in commands), "", heading, ""]
     text += ["*Of bare*: pipeline / bare library, median of the pairs with the 90 % bootstrap interval.", ""]
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{args.name}.md").write_text("\n".join([*text, *table(reports), ""]))
-    (RESULTS / f"{args.name}.json").write_text(json.dumps({"command": command, **reports}, indent=1) + "\n")
+
+
+def earlier(results: Path, heading: str) -> dict[str, dict[str, Any]]:
+    """Return what was measured before under the same heading."""
+    held = json.loads(results.read_text()) if results.exists() else {}
+    return held["engines"] if held.get("heading") == heading else {}
+
+
+def joined(before: dict[str, Any] | None, report: dict[str, Any], command: str) -> dict[str, Any]:
+    """Return a report together with what was measured of the same library before."""
+    at = {number: {**runs, "command": command} for number, runs in report["at"].items()}
+    if before is not None and before["library"] == report["library"]:
+        at = {**before["at"], **at}
+    return {**report, "at": at}
 
 
 if __name__ == "__main__":
