@@ -9,7 +9,7 @@ from .material import ADAPTERS, EFFECTS, MODEL, PROMPT
 
 pytestmark = pytest.mark.engine
 PLAIN = {"max_model_len": 1024, "enforce_eager": True, "dtype": "float32"}
-SETTINGS = {**PLAIN, "adapters": ADAPTERS, "max_loras": 3}
+SETTINGS = {**PLAIN, "adapters": ADAPTERS, "engine_kwargs": {"max_loras": 3}}
 
 
 class TestVLLM(EngineSuite):
