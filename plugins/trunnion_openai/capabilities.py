@@ -74,7 +74,7 @@ def capabilities(dialect: Dialect = "other", api: Api = "auto") -> Capabilities:
     reasons = {name: _WHY[dialect] for name in EXTRAS if features[name] is not Support.YES}
     reasons.update(dict.fromkeys((*MEDIA, "media.video"), "depends on the model that is served"))
     if dialect == "vllm":
-        reasons["priority"] = "the server honours it where it schedules by priority, and refuses it elsewhere"
+        reasons["priority"] = "the server honours it where it schedules by priority, and may ignore it elsewhere"
     if dialect == "openai":
         reasons["media.video"] = _WHY["openai"]
     if api == "completions":

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 
@@ -33,6 +34,9 @@ class TestOpenAI(EngineSuite):
     tokenizer = MODEL
     adapters = ADAPTERS
     effects = EFFECTS
+    xfail: ClassVar[dict[str, str]] = {
+        "test_field[priority]": "vLLM's server takes a priority and ignores it, unless it was told to schedule by it"
+    }
 
     @pytest.fixture(scope="class")
     @classmethod
