@@ -5,9 +5,10 @@
 
 Each engine runs in a process of its own. There, at each number of requests in flight, the pipeline and the bare
 library answer the same questions in turn (A B A B ...): both template, tokenize, generate forced tokens and give text.
-Bare is ``AsyncLLM.generate`` for vLLM, on the very engine that the pipeline mounts, and the continuous batching manager
-of transformers with the sizes that the plugin chose. Beside every speed stands the share of the 30 demo prompts whose
-greedy text is the expected one.
+Bare is ``AsyncLLM.generate`` for vLLM, on the very engine that the pipeline mounts, and transformers' continuous
+batching manager, on the very weights that the pipeline mounts and with the sizes that the plugin chose, but with no more
+than 32 requests in a step: its own attention costs their square, and is slower with more. Beside every speed stands the
+share of the 30 demo prompts whose greedy text is the expected one.
 
 Writes benches/results/engines.json and .md. What was measured before on the same machine stays, unless it is measured
 again or the engine's library is another one; so a run may be cut in slices:
@@ -105,18 +106,23 @@ def bare_vllm(pipeline: Any, work: Work) -> Ask:
 
 
 def bare_transformers(pipeline: Any, work: Work) -> Ask:
-    """Return how transformers is asked without us: its own manager and thread, with the sizes that the plugin chose."""
-    import torch
+    """Return how transformers is asked without us: its own manager and thread, with the sizes that the plugin chose.
+
+    Both sides run the very same weights: of two copies, one may lie 20 % better in memory than the other.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
     details = pipeline.info.details
     tokenizer = AutoTokenizer.from_pretrained(pipeline.info.tokenizer.path)
-    model = AutoModelForCausalLM.from_pretrained(pipeline.info.model, dtype=torch.float32)
-    model.set_attn_implementation(details["attention"])
+    model = AutoModelForCausalLM.from_pretrained(pipeline.info.model, dtype="float32")
+    model.load_state_dict(pipeline.engine._runner._manager.model.state_dict(), assign=True)
     manager = model.init_continuous_batching(
         generation_config=GenerationConfig(do_sample=False, eos_token_id=-1),
         continuous_batching_config=ContinuousBatchingConfig(
-            **{name: details[name] for name in SIZES}, use_cuda_graph=False, use_async_batching=False
+            **{name: details[name] for name in SIZES},
+            max_requests_per_batch=min(BARE_REQUESTS, details["max_requests_per_batch"]),
+            use_cuda_graph=False,
+            use_async_batching=False,
         ),
     )
     manager.start()
@@ -144,7 +150,9 @@ def bare_transformers(pipeline: Any, work: Work) -> Ask:
     return ask
 
 
-SIZES = ("page_size", "num_blocks", "max_batch_tokens", "max_requests_per_batch")
+SIZES = ("page_size", "num_blocks", "max_batch_tokens")
+BARE_REQUESTS = 32
+"""Where transformers' own attention is fastest on two cores; 16 and 64 are not far behind."""
 BARE: dict[str, Callable[[Any, Work], Ask]] = {"vllm": bare_vllm, "transformers": bare_transformers}
 
 

@@ -6,20 +6,24 @@ Beyond the public names it relies on these: ``ContinuousBatchingManager`` with `
 ``inputs_and_outputs.requests_in_batch``, whose entries have ``state`` and ``has_new_token``; ``Scheduler`` with
 ``_process_candidates``, ``_infer_request_tokens``, ``_get_waiting_candidates``, ``_cleanup_waiting_queue`` and its two
 queues; ``PagedAttentionCache.search_prefix_match`` and ``mark_complete_blocks``; ``RequestState`` with
-``generated_tokens``, ``initial_tokens`` and ``logit_processor_kwargs``, which carries our :class:`~.plan.Plan`.
+``generated_tokens``, ``initial_tokens`` and ``logit_processor_kwargs``, which carries our :class:`~.plan.Plan`; for our
+attention, ``group_layers_by_attn_type``, the arguments of ``PagedAttentionArgs``, ``PagedAttentionCache`` with
+``layer_to_allocator``, and its allocators with ``index``, ``layer_type``, ``read_trash_index`` and ``update``.
 """
 
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 import torch
-from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers import AttentionInterface, ContinuousBatchingConfig, GenerationConfig
 from transformers import LogitsProcessorList as NoProcessors
 from transformers import __version__ as VERSION  # noqa: N812
+from transformers.generation.continuous_batching.cache import FULL_ATTENTION, group_layers_by_attn_type
 from transformers.generation.continuous_batching.cb_logits_processors import (
     ContinuousBatchingLogitsProcessorList as LogitsProcessorList,
 )
@@ -28,10 +32,13 @@ from transformers.generation.continuous_batching.model_runner import infer_max_s
 from transformers.generation.continuous_batching.requests import RequestStatus
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
 
+from .attention import Layout, attend, lay_out
 from .plan import Plan, salted
 from .turns import Turns
 
 _SCHEDULER = "trunnion_turns"
+ATTENTION = "trunnion_paged"
+"""Name of our attention in the library."""
 
 
 def plan_of(state: Any) -> Plan:
@@ -47,6 +54,66 @@ def prompt_and_output(state: Any, prompt_tokens: int) -> tuple[list[int], list[i
     """
     initial = state.initial_tokens
     return initial[:prompt_tokens], initial[prompt_tokens:] + state.generated_tokens
+
+
+class _Step(threading.local):
+    """Keep the layout of the step that a generation thread is in, from its first layer to its last."""
+
+    read: Any = None
+    layout: Layout | None = None
+
+
+_STEP = _Step()
+
+
+def paged_attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,  # noqa: ARG001 - the library makes none for an attention that it does not know
+    *,
+    scaling: float | None = None,
+    cache: Any,
+    read_index: list[Any],
+    write_index: list[Any],
+    cu_seq_lens_q: Any,
+    cu_seq_lens_k: dict[str, Any],
+    max_length_q: int,
+    max_length_k: dict[str, int],
+    **_: Any,
+) -> tuple[Any, None]:
+    """Write a layer's new keys and values to the cache and attend to what each request has there."""
+    allocator = cache.layer_to_allocator[module.layer_idx]
+    kind, read = allocator.layer_type, read_index[allocator.index]
+    layout = _STEP.layout
+    if layout is None or _STEP.read is not read:
+        layout = lay_out(
+            read,
+            cu_seq_lens_q,
+            cu_seq_lens_k[kind],
+            longest_query=max_length_q,
+            longest=max_length_k[kind],
+            padding=allocator.read_trash_index,
+        )
+        _STEP.read, _STEP.layout = read, layout
+    keys, values = (x[0].transpose(0, 1) for x in (key, value))
+    keys, values = allocator.update(keys, values, module.layer_idx, layout.read, write_index[allocator.index])
+    return attend(query, keys, values, layout, scaling), None
+
+
+AttentionInterface.register(ATTENTION, paged_attention)
+
+
+def takes_our_attention(model: Any) -> bool:
+    """Tell whether a model attends in a way that ours can stand in for: sdpa over all that came before."""
+    kinds = group_layers_by_attn_type(model.config.get_text_config())
+    return attention_of(model) == "sdpa" and set(kinds) == {FULL_ATTENTION}
+
+
+def attention_of(model: Any) -> str:
+    """Return the name of a model's attention."""
+    return str(model.config._attn_implementation)  # noqa: SLF001 - it has no other name
 
 
 Output = tuple[str, list[int], bool]
@@ -246,6 +313,11 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
         self._stepped = False
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
 
+    def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Leave a model alone that has our attention; the library allows its own only."""
+        if attention_of(model) != ATTENTION:
+            super().switch_to_cb_friendly_attn(model, auto_switch_to_flash)
+
     def prepare(self) -> int:
         """Allocate the cache; return the tokens that one request may have, prompt and output."""
         self.warmup()
@@ -323,6 +395,7 @@ class Manager(ContinuousBatchingManager):  # type: ignore[misc]
 
 
 __all__ = [
+    "ATTENTION",
     "VERSION",
     "LogitsProcessorList",
     "Manager",
@@ -330,6 +403,8 @@ __all__ = [
     "Output",
     "RequestStatus",
     "TurnScheduler",
+    "attention_of",
     "plan_of",
     "prompt_and_output",
+    "takes_our_attention",
 ]

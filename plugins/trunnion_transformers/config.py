@@ -35,7 +35,9 @@ class TransformersConfig(PluginConfig):
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = Field(
         default="auto",
         description="Attention implementation. auto: flash attention on a GPU where it is installed, else what the "
-        "library picks for the model (sdpa, or eager where the model lacks it).",
+        "library picks for the model (sdpa, or eager where the model lacks it); on a CPU one of our own in place of "
+        "sdpa, whose cost grows with the requests in a step and not with their square, unless the model's layers look "
+        "at a sliding window.",
     )
     threads: int | None = Field(
         default=None,
@@ -62,7 +64,8 @@ class TransformersConfig(PluginConfig):
     max_requests_per_batch: int | None = Field(
         default=None,
         ge=1,
-        description="Requests in one step at most. Unset: 16 on a CPU (attention costs the square), 256 on a GPU.",
+        description="Requests in one step at most. Unset: 128 on a CPU, or 16 where attention is the library's own (whose "
+        "cost is their square there); 256 on a GPU.",
     )
     adapters: dict[str, str] = Field(
         default_factory=dict, description="LoRA adapters, name to path, loaded at start through peft."

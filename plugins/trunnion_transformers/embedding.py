@@ -14,7 +14,7 @@ from trunnion.events import Usage
 from .config import TransformersConfig
 from .loading import Loaded
 from .pooling import read_pooling
-from .sizes import CPU_BATCH_TOKENS, CPU_REQUESTS, GPU_REQUESTS
+from .sizes import CPU_BATCH_TOKENS, CPU_REQUESTS_APART, GPU_REQUESTS
 
 _GPU_BATCH_TOKENS: Final = 16384
 
@@ -34,7 +34,7 @@ class Embedder:
         self._threads = config.threads
         self.pooling = read_pooling(loaded.path, config)
         self.context = min(loaded.context, self.pooling.max_tokens or loaded.context)
-        self.max_requests = config.max_requests_per_batch or (CPU_REQUESTS if on_cpu else GPU_REQUESTS)
+        self.max_requests = config.max_requests_per_batch or (CPU_REQUESTS_APART if on_cpu else GPU_REQUESTS)
         self._batch_tokens = config.max_batch_tokens or (8 * CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
         text = self._model.config.get_text_config()
         self.width = int(text.hidden_size)

@@ -37,6 +37,8 @@ class Generation:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: dict[str, tuple[Stream, int]] = {}
         self._numbers = itertools.count()
+        if config.attention == "auto" and loaded.device == "cpu" and _hf.takes_our_attention(loaded.model):
+            loaded.model.set_attn_implementation(_hf.ATTENTION)
         self._settings = settings(loaded, config)
         self._manager: Any = _hf.Manager(
             loaded.model,
@@ -193,6 +195,7 @@ def settings(loaded: Loaded, config: TransformersConfig) -> dict[str, Any]:
         model_len=loaded.context,
         bytes_per_token=2 * described.num_hidden_layers * heads * width * loaded.model.dtype.itemsize,
         free_bytes=psutil.virtual_memory().available,
+        square=_hf.attention_of(loaded.model) != _hf.ATTENTION,
     )
     return {
         "page_size": sizes.page_size,

@@ -12,9 +12,11 @@ from typing import Final, Literal
 from .config import TransformersConfig
 
 CPU_PAGE: Final = 32
-CPU_CACHE_TOKENS: Final = 16384
+CPU_CACHE_TOKENS: Final = 32768
 CPU_BATCH_TOKENS: Final = 512
-CPU_REQUESTS: Final = 16
+CPU_REQUESTS: Final = 128
+CPU_REQUESTS_APART: Final = 16
+"""Where more in a step gain nothing: attention that costs their square, as the library's own does, and encoders."""
 GPU_PAGE: Final = 256
 GPU_REQUESTS: Final = 256
 _MEMORY_SHARE: Final = 4
@@ -38,6 +40,7 @@ def choose_sizes(
     model_len: int,
     bytes_per_token: int,
     free_bytes: int,
+    square: bool,
 ) -> Sizes:
     """Return sizes for a model: what is configured as it is, the rest as suits the device.
 
@@ -47,6 +50,7 @@ def choose_sizes(
         model_len: Context length of the model in tokens.
         bytes_per_token: Bytes of KV cache per token, over all layers.
         free_bytes: Memory that can be taken.
+        square: Whether attention costs the square of the requests in a step.
     """
     if device == "cuda":
         return Sizes(
@@ -66,5 +70,5 @@ def choose_sizes(
         page_size=page,
         num_blocks=blocks,
         max_batch_tokens=config.max_batch_tokens or CPU_BATCH_TOKENS,
-        max_requests_per_batch=config.max_requests_per_batch or CPU_REQUESTS,
+        max_requests_per_batch=config.max_requests_per_batch or (CPU_REQUESTS_APART if square else CPU_REQUESTS),
     )

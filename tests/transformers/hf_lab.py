@@ -7,7 +7,10 @@ from trunnion.completion import collect
 from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
 from trunnion_transformers.config import TransformersConfig
 
-SETTINGS = {"dtype": "float32", "page_size": 16, "num_blocks": 256, "threads": 1, "max_model_len": 512}
+SETTINGS = {
+    "dtype": "float32", "page_size": 16, "num_blocks": 256, "threads": 1, "max_model_len": 512,
+    "max_requests_per_batch": 16,
+}  # fmt: skip
 PROMPT = "The morning light came over the hills and"
 
 

@@ -92,9 +92,14 @@ def test_resources_follow_the_device(monkeypatch, tmp_path, config, machine, wan
     assert (bundle.cpu, bundle.gpu) == wanted
 
 
-def sizes(free=2**34, model_len=2048, per_token=1024, device="cpu", **config):
+def sizes(free=2**34, model_len=2048, per_token=1024, device="cpu", square=False, **config):
     return choose_sizes(
-        TransformersConfig(**config), device=device, model_len=model_len, bytes_per_token=per_token, free_bytes=free
+        TransformersConfig(**config),
+        device=device,
+        model_len=model_len,
+        bytes_per_token=per_token,
+        free_bytes=free,
+        square=square,
     )
 
 
@@ -106,6 +111,10 @@ def test_sizes_on_a_cpu_are_small_and_fit_the_memory():
     asked = sizes(free=2**20, per_token=2**20, max_model_len=1000)
     assert 1000 <= asked.num_blocks * asked.page_size < 1032
     assert sizes(model_len=131072, max_model_len=65536).num_blocks * 32 == 65536
+
+
+def test_fewer_requests_share_a_step_where_attention_costs_their_square():
+    assert sizes(square=True).max_requests_per_batch < sizes(square=False).max_requests_per_batch
 
 
 def test_sizes_that_are_set_hold():

@@ -86,12 +86,23 @@ async def test_a_context_that_was_asked_for_is_given(model):
 
 
 @pytest.mark.parametrize(("dtype", "held"), [("bfloat16", "bfloat16"), ("float32", "float32"), ("auto", "bfloat16")])
-async def test_dtype_and_attention(model, dtype, held):
-    attention = {"attention": "eager"} if dtype == "float32" else {}
-    async with Opened(model, dtype=dtype, **attention) as engine:
+async def test_dtype(model, dtype, held):
+    async with Opened(model, dtype=dtype) as engine:
         assert engine.info.details["dtype"] == held
-        assert engine.info.details["attention"] == ("paged|eager" if attention else "sdpa")
         assert len((await first(engine)).token_ids) == 12
+
+
+async def test_every_attention_gives_the_same_text(model):
+    """Of requests of many lengths, some sharing a prefix, that join and leave a batch while others run."""
+    names = {"auto": "trunnion_paged", "sdpa": "sdpa", "eager": "paged|eager"}
+    asked = [(PROMPT * (1 + index % 3) + f" {index}", 4 + 3 * (index % 5)) for index in range(24)]
+    texts = {}
+    for attention, name in names.items():
+        async with Opened(model, attention=attention, max_batch_tokens=64, max_requests_per_batch=16) as engine:
+            assert engine.info.details["attention"] == name
+            answers = await asyncio.gather(*(first(engine, prompt, max_tokens=tokens) for prompt, tokens in asked))
+            texts[attention] = [answer.token_ids for answer in answers]
+    assert texts["auto"] == texts["eager"] == texts["sdpa"]
 
 
 async def test_threads_are_torch_s(model):
