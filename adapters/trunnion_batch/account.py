@@ -1,0 +1,136 @@
+"""Keep the account of a batch: every row that came in went out, as an answer or as an error."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from trunnion.errors import TrunnionError
+
+_LEAST_ROWS: Final = 100
+"""Rows before a share of errors means anything."""
+_EXAMPLE: Final = 500
+"""Characters of an example."""
+
+TOO_MANY_ERRORS: Final = "too_many_errors"
+
+
+@dataclass(slots=True, kw_only=True)
+class ErrorKind:
+    """Count the rows that failed with one code, and keep the first of them."""
+
+    count: int = 0
+    row: int = 0
+    message: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """Count rows and tokens.
+
+    Attributes:
+        max_error_rate: Share of failed rows at which the batch is given up; None for never.
+        ok, failed: Rows that went out.
+        replayed: Of the answered ones, those that a journal answered.
+        prompt_tokens, cached_tokens, completion_tokens: Tokens of the rows that went out.
+        errors: The failed rows, by code.
+        began: When the first row could start, ``time.monotonic()``.
+    """
+
+    max_error_rate: float | None = None
+    ok: int = 0
+    failed: int = 0
+    replayed: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    errors: dict[str, ErrorKind] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def rows(self) -> int:
+        """Return the rows that went out."""
+        return self.ok + self.failed
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds since the start."""
+        return time.monotonic() - self.began
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Count one row by its output columns.
+
+        Raises:
+            TrunnionError: Too large a share of the rows failed; ``code`` is :data:`TOO_MANY_ERRORS`.
+        """
+        error = columns.get("error")
+        if error is None:
+            self.ok += 1
+            usage = columns.get("usage") or {}
+            self.prompt_tokens += columns.get("num_input_tokens") or 0
+            self.cached_tokens += usage.get("cached_tokens") or 0
+            self.completion_tokens += columns.get("num_generated_tokens") or 0
+            return
+        self.failed += 1
+        code, message = _described(error)
+        kind = self.errors.setdefault(code, ErrorKind(row=self.rows, message=message[:_EXAMPLE]))
+        kind.count += 1
+        self._check()
+
+    def _check(self) -> None:
+        limit = self.max_error_rate
+        if limit is not None and self.rows >= _LEAST_ROWS and self.failed > limit * self.rows:
+            raise too_many_errors(self.failed, self.rows, limit)
+
+    def balance(self, n_in: int) -> None:
+        """Raise AssertionError unless every row that came in went out."""
+        assert n_in == self.ok + self.failed, f"{n_in} rows in, but {self.ok} ok and {self.failed} failed"
+
+    def kinds(self) -> list[tuple[str, ErrorKind]]:
+        """Return the errors, the most frequent first."""
+        return sorted(self.errors.items(), key=lambda item: -item[1].count)
+
+    def summary(self, n_in: int | None, *, partial: bool = False, **more: Any) -> dict[str, Any]:
+        """Return the account as JSON values; ``partial`` tells that rows were left out."""
+        seconds = max(self.seconds, 1e-6)
+        return {
+            "rows_in": n_in,
+            "ok": self.ok,
+            "failed": self.failed,
+            "partial": partial,
+            "replayed": self.replayed,
+            "seconds": round(seconds, 3),
+            "rows_per_second": round(self.rows / seconds, 3),
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "tokens_per_second": round(self.completion_tokens / seconds, 3),
+            "errors": [
+                {"code": code, "count": kind.count, "example": {"row": kind.row, "message": kind.message}}
+                for code, kind in self.kinds()
+            ],
+            **more,
+        }
+
+
+def too_many_errors(failed: int, rows: int, limit: float) -> TrunnionError:
+    """Return the error that ends a batch of which too large a share failed."""
+    return TrunnionError(
+        f"{failed} of {rows} rows failed, more than max_error_rate={limit:g} allows; what was answered is kept",
+        code=TOO_MANY_ERRORS,
+        param="max_error_rate",
+    )
+
+
+def _described(error: Any) -> tuple[str, str]:
+    if isinstance(error, str):  # of a mirrored configuration, which keeps text alone
+        try:
+            error = json.loads(error)
+        except ValueError:
+            return "error", error
+    if isinstance(error, Mapping):
+        return str(error.get("code") or "error"), str(error.get("message") or "")
+    return "error", str(error)

@@ -1,0 +1,92 @@
+"""Write a completion as bytes and read it back: MessagePack arrays, a fifth of the size of named fields."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from trunnion import Completion
+from trunnion.completion import CompletionChoice, ToolCall
+from trunnion.events import TokenLogprob, Usage
+
+_FORMAT: Final = 1
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder()
+
+
+def pack(completion: Completion) -> bytes:
+    """Return a completion as bytes. A prefill's ``handoff`` is left out: what it names is gone by then."""
+    usage = completion.usage
+    logprobs = completion.prompt_logprobs
+    return _encoder.encode(
+        (
+            _FORMAT,
+            [_choice(choice) for choice in completion.choices],
+            None
+            if usage is None
+            else (
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                usage.cached_tokens,
+                usage.reasoning_tokens,
+            ),
+            None if logprobs is None else [None if one is None else _logprob(one) for one in logprobs],
+        )
+    )
+
+
+def unpack(data: bytes) -> Completion | None:
+    """Return what :func:`pack` wrote; None for the format of another version."""
+    values = _decoder.decode(data)
+    if values[0] != _FORMAT:
+        return None
+    _, choices, usage, logprobs = values
+    return Completion(
+        choices=[_read_choice(index, choice) for index, choice in enumerate(choices)],
+        usage=None
+        if usage is None
+        else Usage(
+            prompt_tokens=usage[0], completion_tokens=usage[1], cached_tokens=usage[2], reasoning_tokens=usage[3]
+        ),
+        prompt_logprobs=None
+        if logprobs is None
+        else tuple(None if one is None else _read_logprob(one) for one in logprobs),
+    )
+
+
+def _choice(choice: CompletionChoice) -> tuple[Any, ...]:
+    return (
+        choice.text,
+        list(choice.token_ids),
+        choice.reasoning,
+        [(call.id, call.name, call.arguments) for call in choice.tool_calls],
+        None if choice.logprobs is None else [_logprob(one) for one in choice.logprobs],
+        choice.finish_reason,
+        choice.stop_reason,
+    )
+
+
+def _read_choice(index: int, values: list[Any]) -> CompletionChoice:
+    text, token_ids, reasoning, calls, logprobs, finish_reason, stop_reason = values
+    return CompletionChoice(
+        index=index,
+        text=text,
+        token_ids=token_ids,
+        reasoning=reasoning,
+        tool_calls=[ToolCall(id=call[0], name=call[1], arguments=call[2]) for call in calls],
+        logprobs=None if logprobs is None else [_read_logprob(one) for one in logprobs],
+        finish_reason=finish_reason,
+        stop_reason=stop_reason,
+    )
+
+
+def _logprob(one: TokenLogprob) -> tuple[Any, ...]:
+    return (one.token_id, one.token, one.logprob, [_logprob(other) for other in one.top])
+
+
+def _read_logprob(values: list[Any]) -> TokenLogprob:
+    token_id, token, logprob, top = values
+    return TokenLogprob(
+        token_id=token_id, token=token, logprob=logprob, top=tuple(_read_logprob(other) for other in top)
+    )

@@ -1,0 +1,45 @@
+"""Say what a batch does when something fails that is not a row's own fault."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Recovery(BaseModel):
+    """Set how often rows and engines get another chance. Times in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    row_retries: int = Field(
+        default=3,
+        ge=0,
+        description="Repetitions of a row whose error may pass (a refusal for load, a lost connection), beyond those "
+        "of the engine itself.",
+    )
+    retry_backoff: float = Field(
+        default=1.0,
+        ge=0,
+        description="Seconds before a row is first repeated; doubled for each further repetition, with a jitter. "
+        "What an error asks for (Retry-After) comes first.",
+    )
+    row_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds a row may take from when the engine gets it, repetitions included; then it fails with "
+        "deadline_exceeded. None: no limit.",
+    )
+    stall_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds without any sign of life from an engine that has rows: no answer, no change in its load. "
+        "It then counts as dead. Longer than the longest answer takes. None: an engine may take its time.",
+    )
+    max_engine_restarts: int = Field(
+        default=5,
+        ge=0,
+        description="New engines in a row without one answered row in between, before the job ends.",
+    )
+
+
+NO_RECOVERY = Recovery(row_retries=0, max_engine_restarts=0)
+"""Let the first failure be the last."""

@@ -1,0 +1,294 @@
+"""Answer rows on an engine that may die: it is replaced, its rows are asked again, and a row that kills is set apart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from trunnion import Completion, GenerateRequest, Pipeline, PipelineSpec, Prepared, collect
+from trunnion.errors import EngineDead, TrunnionError
+
+from .admission import ALONE, Admission
+from .recovery import Recovery
+
+logger = logging.getLogger("trunnion.batch")
+
+QUARANTINED: Final = "row_quarantined"
+"""Code of the error of a row that killed an engine which had nothing else to do."""
+_STOP_SECONDS: Final = 30.0
+_LONGEST_WAIT: Final = 60.0
+
+Opener = Callable[[PipelineSpec], Awaitable[Pipeline]]
+
+
+class EngineGone(Exception):
+    """Say that there will be no engine any more; ``error`` is why. No error of a row: it ends the job."""
+
+    def __init__(self, error: TrunnionError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Running:
+    """Hold one engine from its start to its death."""
+
+    __slots__ = ("dead", "pipeline", "signs", "tasks")
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.dead: EngineDead | None = None
+        self.signs: tuple[Any, float] = (None, time.monotonic())
+
+    @property
+    def failure(self) -> EngineDead | None:
+        return self.dead
+
+
+class Supervisor:
+    """Keep one engine of a spec running. All of it on one event loop, except ``prepare``, which any thread may call.
+
+    Attributes:
+        answered: Rows answered so far.
+        deaths: Engines that died so far.
+    """
+
+    def __init__(
+        self,
+        spec: PipelineSpec,
+        recovery: Recovery,
+        *,
+        opener: Opener | None = None,
+        replaced: Callable[[Pipeline], Awaitable[None]] | None = None,
+    ) -> None:
+        """Start nothing.
+
+        Args:
+            spec: What to build, each time anew.
+            recovery: How often.
+            opener: Starts a pipeline; what it raises is a failed start.
+            replaced: Awaited with each pipeline but the first, before it gets rows.
+        """
+        self.answered = 0
+        self.deaths = 0
+        self._spec = spec
+        self._recovery = recovery
+        self._opener = opener or _open
+        self._replaced = replaced
+        self._admission = Admission()
+        self._engine: _Running | None = None
+        self._in_a_row = 0
+        self._work: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Return the pipeline; after a death, the last one until there is another. Raises before ``start()``."""
+        if self._engine is None:
+            raise EngineDead("the engine has not been started")
+        return self._engine.pipeline
+
+    @property
+    def in_flight(self) -> int:
+        """Return the rows that the engine has."""
+        return self._admission.running
+
+    async def start(self) -> Pipeline:
+        """Start the first engine. Raises what its start raises: a job whose engine cannot start is not begun."""
+        self._engine = _Running(await self._opener(self._spec))
+        self._admission.reopen(0)
+        if self._recovery.stall_timeout is not None:
+            self._spawn(self._watch(self._recovery.stall_timeout))
+        return self._engine.pipeline
+
+    async def stop(self) -> None:
+        """Stop the engine; rows that are in flight fail. Idempotent."""
+        self._stopping = True
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        if self._engine is not None:
+            await self._engine.pipeline.stop()
+
+    async def complete(self, request: GenerateRequest, prepared: Prepared | None = None) -> Completion:
+        """Answer one row, on as many engines as it takes.
+
+        Args:
+            request: What to ask.
+            prepared: The same, templated and tokenized; used for the first attempt.
+
+        Raises:
+            EngineGone: There will be no engine any more.
+            TrunnionError: The row's own error. Its ``code`` is :data:`QUARANTINED` for a row that killed an engine
+                which ran nothing else, after it was in flight when two others died.
+        """
+        item: GenerateRequest | Prepared = prepared or request
+        deadline: float | None = None
+        deaths = repeated = 0
+        while True:
+            level = min(deaths, ALONE)
+            await self._admission.enter(level)
+            engine = self._engine
+            assert engine is not None  # nobody enters without one
+            if self._recovery.row_timeout is not None:
+                deadline = deadline or time.time() + self._recovery.row_timeout
+                item = _until(item, deadline)
+            try:
+                completion = await self._attempt(engine, item)
+            except EngineDead as error:
+                deaths += 1
+                self._died(engine, error)
+                if level == ALONE:
+                    self._in_a_row = 0  # a row got its due, which is progress
+                    raise _quarantined(error) from error
+                item = request  # what was prepared holds stream stages that saw a part of the answer
+                continue
+            except TrunnionError as error:
+                if not error.retryable or repeated >= self._recovery.row_retries:
+                    raise
+                wait = self._wait(error, repeated)
+                if deadline is not None and time.time() + wait >= deadline:
+                    raise
+                repeated += 1
+                item = request
+            else:
+                self.answered += 1
+                self._in_a_row = 0
+                return completion
+            finally:
+                self._admission.leave(level)
+            await asyncio.sleep(wait)
+
+    async def _attempt(self, engine: _Running, item: GenerateRequest | Prepared) -> Completion:
+        task = asyncio.current_task()
+        assert task is not None  # coroutines run in tasks
+        if engine.dead is not None:
+            raise engine.dead
+        cancelling = task.cancelling()
+        engine.tasks.add(task)
+        try:
+            return await collect(engine.pipeline.generate(item))
+        except asyncio.CancelledError:
+            dead = engine.failure  # asked anew: it changes while the row waits
+            if dead is not None and task.uncancel() <= cancelling:
+                raise dead from None
+            raise
+        finally:
+            engine.tasks.discard(task)
+
+    def _wait(self, error: TrunnionError, repeated: int) -> float:
+        longest = min(self._recovery.retry_backoff * 2.0**repeated, _LONGEST_WAIT)
+        jittered = longest * (0.5 + 0.5 * random.random())  # noqa: S311 - spreads rows, keeps no secret
+        return max(error.retry_after or 0.0, jittered)
+
+    def _died(self, engine: _Running, error: EngineDead) -> None:
+        """Take note of a death, once for all the rows that tell of it."""
+        if engine.dead is not None or engine is not self._engine:
+            return
+        engine.dead = error
+        self.deaths += 1
+        self._in_a_row += 1
+        suspects = self._admission.running
+        self._admission.close()
+        for task in list(engine.tasks):  # those that the engine did not tell, or that wait for a hung one
+            if task is not asyncio.current_task():
+                task.cancel()
+        if self._stopping:
+            self._admission.fail(EngineGone(error))
+            return
+        logger.warning("the engine died with %d rows in flight: %s", suspects, error)
+        self._spawn(self._replace(engine, error, suspects))
+
+    async def _replace(self, dead: _Running, error: TrunnionError, suspects: int) -> None:
+        with contextlib.suppress(Exception):  # it is dead: what matters is that its processes are gone
+            await asyncio.wait_for(dead.pipeline.stop(), _STOP_SECONDS)
+        while True:
+            if self._in_a_row > self._recovery.max_engine_restarts:
+                self._admission.fail(EngineGone(_given_up(error, self._in_a_row)))
+                return
+            try:
+                pipeline = await self._opener(self._spec)
+                if self._replaced is not None:
+                    await self._replaced(pipeline)
+            except Exception as failure:  # noqa: BLE001 - tried again, and told if it stays
+                self._in_a_row += 1
+                error = failure if isinstance(failure, TrunnionError) else _start_failed(failure)
+                logger.warning("the engine did not start again: %s", failure)
+                await asyncio.sleep(min(2.0 ** (self._in_a_row - 1), _LONGEST_WAIT))
+            else:
+                self._engine = _Running(pipeline)
+                logger.warning("a new engine runs")
+                self._admission.reopen(suspects)
+                return
+
+    async def _watch(self, timeout: float) -> None:
+        """Declare an engine dead that shows no sign of life while it has rows."""
+        while True:
+            await asyncio.sleep(timeout / 4)
+            engine = self._engine
+            if engine is None or engine.dead is not None:
+                continue
+            now = time.monotonic()
+            signs = self._signs(engine)
+            if signs != engine.signs[0] or not engine.tasks:
+                engine.signs = signs, now
+            elif now - engine.signs[1] >= timeout:
+                self._died(engine, EngineDead(f"no sign of life from the engine for {timeout:g} s (stall_timeout)"))
+
+    def _signs(self, engine: _Running) -> tuple[Any, ...]:
+        load = engine.pipeline.load()
+        return (
+            self.answered,
+            len(engine.tasks),
+            None if load is None else (load.running, load.waiting, load.kv_cache_usage),
+        )
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+
+async def _open(spec: PipelineSpec) -> Pipeline:
+    pipeline = Pipeline(spec)
+    await pipeline.start()
+    return pipeline
+
+
+def _until(item: GenerateRequest | Prepared, deadline: float) -> GenerateRequest | Prepared:
+    if isinstance(item, GenerateRequest):
+        return item if _earlier(item, deadline) else item.with_(deadline=deadline)
+    if _earlier(item.request, deadline):
+        return item
+    return Prepared(request=item.request.with_(deadline=deadline), transducers=item.transducers)
+
+
+def _earlier(request: GenerateRequest, deadline: float) -> bool:
+    return request.deadline is not None and request.deadline <= deadline
+
+
+def _quarantined(error: EngineDead) -> EngineDead:
+    return EngineDead(
+        f"the row was set apart: it was in flight when two engines died, and killed a third alone ({error})",
+        code=QUARANTINED,
+        http_status=500,
+        retryable=False,
+    )
+
+
+def _given_up(error: TrunnionError, deaths: int) -> TrunnionError:
+    if deaths <= 1:
+        return error
+    message = f"the engine died or failed to start {deaths} times without an answered row in between; the last: {error}"
+    return EngineDead(message, param="max_engine_restarts")
+
+
+def _start_failed(error: Exception) -> EngineDead:
+    made = EngineDead(f"the engine did not start again: {type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
