@@ -6,9 +6,9 @@
 Each engine runs in a process of its own. There, at each number of requests in flight, the pipeline and the bare
 library answer the same questions in turn (A B A B ...): both template, tokenize, generate forced tokens and give text.
 Bare is ``AsyncLLM.generate`` for vLLM, on the very engine that the pipeline mounts, and transformers' continuous
-batching manager, on the very weights that the pipeline mounts and with the sizes that the plugin chose, but with no more
-than 32 requests in a step: its own attention costs their square, and is slower with more. Beside every speed stands the
-share of the 30 demo prompts whose greedy text is the expected one.
+batching manager, on the very weights that the pipeline mounts and with the sizes that the plugin chose, but with no
+more than 32 requests in a step: its own attention costs their square, and is slower with more. Beside every speed
+stands the share of the 30 demo prompts whose greedy text is the expected one.
 
 Writes benches/results/engines.json and .md. What was measured before on the same machine stays, unless it is measured
 again or the engine's library is another one; so a run may be cut in slices:

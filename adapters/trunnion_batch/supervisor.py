@@ -1,4 +1,4 @@
-"""Answer rows on an engine that may die: it is replaced, its rows are asked again, and a row that kills is set apart."""
+"""Answer rows on an engine that may die: it is replaced, its rows asked again, and a row that kills is set apart."""
 
 from __future__ import annotations
 
@@ -226,10 +226,10 @@ class Supervisor:
                 self._admission.reopen(suspects)
                 return
 
-    async def _watch(self, timeout: float) -> None:
+    async def _watch(self, patience: float) -> None:
         """Declare an engine dead that shows no sign of life while it has rows."""
         while True:
-            await asyncio.sleep(timeout / 4)
+            await asyncio.sleep(patience / 4)
             engine = self._engine
             if engine is None or engine.dead is not None:
                 continue
@@ -237,8 +237,8 @@ class Supervisor:
             signs = self._signs(engine)
             if signs != engine.signs[0] or not engine.tasks:
                 engine.signs = signs, now
-            elif now - engine.signs[1] >= timeout:
-                self._died(engine, EngineDead(f"no sign of life from the engine for {timeout:g} s (stall_timeout)"))
+            elif now - engine.signs[1] >= patience:
+                self._died(engine, EngineDead(f"no sign of life from the engine for {patience:g} s (stall_timeout)"))
 
     def _signs(self, engine: _Running) -> tuple[Any, ...]:
         load = engine.pipeline.load()

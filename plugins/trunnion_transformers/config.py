@@ -64,8 +64,8 @@ class TransformersConfig(PluginConfig):
     max_requests_per_batch: int | None = Field(
         default=None,
         ge=1,
-        description="Requests in one step at most. Unset: 128 on a CPU, or 16 where attention is the library's own (whose "
-        "cost is their square there); 256 on a GPU.",
+        description="Requests in one step at most. Unset: 128 on a CPU, or 16 where attention is the library's own "
+        "(whose cost is their square there); 256 on a GPU.",
     )
     adapters: dict[str, str] = Field(
         default_factory=dict, description="LoRA adapters, name to path, loaded at start through peft."

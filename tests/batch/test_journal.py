@@ -183,30 +183,34 @@ def test_memory_holds_no_answers(tmp_path):
     assert large < small + 200_000
 
 
+counts = st.integers(0, 9)
+short = st.text(max_size=3)
+alternative = st.builds(TokenLogprob, token_id=st.just(1), token=st.just("a"), logprob=st.just(-1.0))
 logprobs = st.builds(
     TokenLogprob,
     token_id=st.integers(0, 10),
-    token=st.text(max_size=3),
+    token=short,
     logprob=st.floats(-20, 0),
-    top=st.lists(st.builds(TokenLogprob, token_id=st.just(1), token=st.just("a"), logprob=st.just(-1.0)), max_size=2).map(tuple),
-)  # fmt: skip
-choices = st.fixed_dictionaries({
-    "text": st.text(max_size=20),
-    "token_ids": st.lists(st.integers(0, 2**31), max_size=5),
-    "reasoning": st.text(max_size=5),
-    "tool_calls": st.lists(st.builds(ToolCall, id=st.text(max_size=3), name=st.text(max_size=3), arguments=st.text(max_size=3)), max_size=2),
-    "logprobs": st.none() | st.lists(logprobs, max_size=3),
-    "finish_reason": st.sampled_from([None, "stop", "length", "tool_calls"]),
-    "stop_reason": st.none() | st.text(max_size=3) | st.integers(0, 9),
-})  # fmt: skip
+    top=st.lists(alternative, max_size=2).map(tuple),
+)
+choices = st.fixed_dictionaries(
+    {
+        "text": st.text(max_size=20),
+        "token_ids": st.lists(st.integers(0, 2**31), max_size=5),
+        "reasoning": short,
+        "tool_calls": st.lists(st.builds(ToolCall, id=short, name=short, arguments=short), max_size=2),
+        "logprobs": st.none() | st.lists(logprobs, max_size=3),
+        "finish_reason": st.sampled_from([None, "stop", "length", "tool_calls"]),
+        "stop_reason": st.none() | short | counts,
+    }
+)
+usages = st.builds(Usage, prompt_tokens=counts, completion_tokens=counts, cached_tokens=counts, reasoning_tokens=counts)
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(choices, max_size=3),
-    st.none() | st.builds(Usage, prompt_tokens=st.integers(0, 9), completion_tokens=st.integers(0, 9), cached_tokens=st.integers(0, 9), reasoning_tokens=st.integers(0, 9)),
-    st.none() | st.lists(st.none() | logprobs, max_size=3).map(tuple),
-)  # fmt: skip
+    st.lists(choices, max_size=3), st.none() | usages, st.none() | st.lists(st.none() | logprobs, max_size=3).map(tuple)
+)
 def test_an_answer_comes_back_as_it_was(made, usage, prompt_logprobs):
     completion = Completion(
         choices=[CompletionChoice(index=index, **choice) for index, choice in enumerate(made)],

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from trunnion.errors import ConfigError
-
-from ..keys import KEY_BYTES
+from trunnion_batch.keys import KEY_BYTES
 
 MAGIC: Final = b"TRNJ1\n"
 SUFFIX: Final = ".rows"
