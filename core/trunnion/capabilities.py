@@ -128,6 +128,9 @@ class Capabilities:
         prompts: Prompt kinds the engine accepts, the one it prefers first.
         media_prompts: The same for requests with media; empty means as ``prompts``.
         protocols: Optional protocols the engine implements, by versioned name.
+        media_urls: Whether media given by URL reach the engine as URLs, because another machine fetches them under
+            rules of its own. False: they are fetched before, under the pipeline's media settings, or refused; what
+            runs in this process must not fetch what a request names.
         reasons: Why a feature is *unknown* or *no*, by feature name, for people.
     """
 
@@ -136,6 +139,7 @@ class Capabilities:
     media_prompts: tuple[PromptKind, ...] = ()
     protocols: frozenset[str] = frozenset()
     reasons: Mapping[str, str] = field(default_factory=dict)
+    media_urls: bool = False
 
     def __post_init__(self) -> None:
         """Refuse misspelt features and protocols where they are declared."""
@@ -150,7 +154,7 @@ class Capabilities:
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the read-only mappings as plain ones."""
         state = (dict(self.features), self.prompts, self.media_prompts, self.protocols, dict(self.reasons))
-        return _capabilities, state
+        return _capabilities, (*state, self.media_urls)
 
     @classmethod
     def of(
@@ -163,6 +167,7 @@ class Capabilities:
         media_prompts: tuple[PromptKind, ...] = (),
         protocols: Iterable[str] = (),
         reasons: Mapping[str, str] | None = None,
+        media_urls: bool = False,
     ) -> Capabilities:
         """Build from three lists of feature names; ``sampling.*`` or ``output_format.*`` names a whole group.
 
@@ -184,6 +189,7 @@ class Capabilities:
             media_prompts=media_prompts,
             protocols=frozenset(protocols),
             reasons=reasons or {},
+            media_urls=media_urls,
         )
 
     def support(self, feature: str) -> Support:
@@ -204,6 +210,7 @@ class Capabilities:
             media_prompts=self.media_prompts,
             protocols=self.protocols,
             reasons=self.reasons,
+            media_urls=self.media_urls,
         )
 
     def prompts_for(self, request: GenerateRequest) -> tuple[PromptKind, ...]:
@@ -212,7 +219,7 @@ class Capabilities:
 
 
 def _capabilities(*state: object) -> Capabilities:
-    names = ("features", "prompts", "media_prompts", "protocols", "reasons")
+    names = ("features", "prompts", "media_prompts", "protocols", "reasons", "media_urls")
     return Capabilities(**dict(zip(names, state, strict=True)))  # type: ignore[arg-type]
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from ._flow import transduce, until
 from ._local_files import must_fetch, with_local_files
+from ._media_gate import MediaGate
 from .completion import Completion, collect
 from .engine import Embedding, Embeds, Engine, EngineInfo, LoadReport, ReportsLoad
 from .errors import Cancelled, ConfigError, InternalError, TrunnionError, UnsupportedFeature
@@ -58,6 +59,7 @@ class Pipeline:
         self._info: EngineInfo | None = None
         self._preparer: Preparer | None = None
         self._hooks: HookChain | None = None
+        self._media: MediaGate | None = None
         self._used = False
 
     def _build(self, spec: EngineSpec) -> Engine:
@@ -90,6 +92,12 @@ class Pipeline:
         if self._preparer is None:
             raise ConfigError("the pipeline has not been started; use `async with trunnion.open_pipeline(spec)`")
         return self._preparer
+
+    @property
+    def _gate(self) -> MediaGate:
+        if self._media is None:
+            raise ConfigError("the pipeline has not been started; use `async with trunnion.open_pipeline(spec)`")
+        return self._media
 
     @property
     def has_request_hooks(self) -> bool:
@@ -132,6 +140,7 @@ class Pipeline:
             raise InternalError(
                 f"engine {self.spec.engine.engine!r} did not start: {type(error).__name__}: {error}"
             ) from error
+        self._media = MediaGate(self.spec.media, takes_urls=info.capabilities.media_urls)
         self._startup = self._clock.startup(start_engine=info.startup)
         logger.info("engine %r %s", self.spec.engine.engine, self._startup)
         self._info = info
@@ -215,6 +224,8 @@ class Pipeline:
 
     async def _run(self, request: GenerateRequest | Prepared) -> AsyncGenerator[GenerateEvent, None]:
         prepared = request if isinstance(request, Prepared) else await self._prepare_one(request)
+        if prepared.request.media:
+            prepared = replace(prepared, request=await self._gate.admit(prepared.request))
         ended = False
         try:
             events = self.engine.generate(prepared.request)

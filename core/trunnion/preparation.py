@@ -11,6 +11,7 @@ from typing import Final, cast
 from .capabilities import HINTS, Support, check_extra, check_features, used_features
 from .engine import EngineInfo
 from .errors import InternalError, InvalidArgument, TrunnionError
+from .media import with_media
 from .planner import Plan, Planner
 from .registry import Registry
 from .requests import GenerateRequest, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
@@ -63,7 +64,7 @@ class Preparer:
 
     def plan(self, request: GenerateRequest) -> Plan:
         """Return the plan of a request. Raises :class:`UnsupportedFeature` if it cannot be served."""
-        return self._bind(request).plan
+        return self._bind(with_media(request)).plan
 
     def _bind(self, request: GenerateRequest) -> _BoundPlan:
         if request.extra:
@@ -120,6 +121,7 @@ class Preparer:
     def prepare_one(self, request: GenerateRequest) -> Prepared | TrunnionError:
         """Plan, template and tokenize one request; returns its error, like :meth:`prepare`."""
         try:
+            request = with_media(request)
             bound = self._bind(request)
         except TrunnionError as error:
             return error
@@ -135,20 +137,22 @@ class Preparer:
         """
         results: dict[int, Prepared | TrunnionError] = {}
         groups: dict[int, tuple[_BoundPlan, list[int]]] = {}
+        asked = list(requests)
         for index, request in enumerate(requests):
             try:
-                bound = self._bind(request)
+                asked[index] = with_media(request)
+                bound = self._bind(asked[index])
             except TrunnionError as error:
                 results[index] = error
             else:
                 groups.setdefault(id(bound), (bound, []))[1].append(index)
         for bound, indexes in groups.values():
-            items: dict[int, GenerateRequest] = {index: requests[index] for index in indexes}
+            items: dict[int, GenerateRequest] = {index: asked[index] for index in indexes}
             for name, stage in zip(bound.plan.request_stages, bound.request_stages, strict=True):
                 items = _run_stage(name, stage, items, results)
             for index, item in items.items():
-                results[index] = self._open(bound, requests[index], item)
-        return [results[index] for index in range(len(requests))]
+                results[index] = self._open(bound, asked[index], item)
+        return [results[index] for index in range(len(asked))]
 
     def _open(self, bound: _BoundPlan, asked: GenerateRequest, item: GenerateRequest) -> Prepared | TrunnionError:
         """Open the stream stages, and take from the request what they supply instead of the engine."""

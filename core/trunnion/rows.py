@@ -4,6 +4,7 @@ Input columns (names can be changed, see :class:`RowColumns`): the prompt as ``m
 ``prompt`` (text that is sent as it stands); ``sampling_params``, ``model`` (a LoRA adapter's name), ``tools``,
 ``tool_choice``, ``response_format`` and ``chat_template_kwargs``. A null counts as absent, because Arrow fills the
 columns that only other rows have. Structured columns may also hold JSON text, which keeps nulls that Arrow adds out.
+Messages may hold the media parts of :mod:`trunnion.media`: URLs, data URLs, bytes.
 
 Output columns are :data:`OUTPUT_COLUMNS`, always all of them, so that every block has the same schema.
 """
@@ -18,7 +19,8 @@ from typing import Any, Final
 
 from .errors import InvalidArgument
 from .formats import JsonObject, JsonSchema, OutputFormat
-from .requests import Delivery, GenerateRequest, MessagesPrompt, Prompt, TextPrompt, TokensPrompt
+from .media import read_media
+from .requests import Delivery, GenerateRequest, MediaPart, MessagesPrompt, Prompt, TextPrompt, TokensPrompt
 from .row_columns import OUTPUT_COLUMNS, completion_to_columns, error_columns, error_from_column
 from .row_sampling import RowSampling, merge_sampling, parse_sampling, plain
 
@@ -114,7 +116,7 @@ def row_to_request(row: Mapping[str, Any], options: RowOptions = _DEFAULT_OPTION
         InvalidArgument: ``param`` names the column, and the place in it.
     """
     columns, get = options.columns, row.get
-    prompt = _prompt(row, options)
+    prompt, media = _prompt(row, options)
     sampling = options.sampling_of(get(columns.sampling_params))
     output_format = sampling.output_format
     wanted = get(columns.response_format)
@@ -128,6 +130,7 @@ def row_to_request(row: Mapping[str, Any], options: RowOptions = _DEFAULT_OPTION
     return GenerateRequest(
         prompt=prompt,
         sampling=sampling.params,
+        media=media,
         tools=() if tools is None else _tools(tools, columns.tools),
         tool_choice=None if choice is None else _tool_choice(choice, columns.tool_choice),
         output_format=output_format,
@@ -137,22 +140,22 @@ def row_to_request(row: Mapping[str, Any], options: RowOptions = _DEFAULT_OPTION
     )
 
 
-def _prompt(row: Mapping[str, Any], options: RowOptions) -> Prompt:
+def _prompt(row: Mapping[str, Any], options: RowOptions) -> tuple[Prompt, tuple[MediaPart, ...]]:
     columns = options.columns
     messages = row.get(columns.messages)
     if messages is not None:
-        made = _messages(messages, columns.messages)
+        made, media = _messages(messages, columns.messages)
         kwargs = row.get(columns.chat_template_kwargs)
         if kwargs is None and options.chat_template_kwargs is None:
-            return MessagesPrompt(messages=made)
+            return MessagesPrompt(messages=made), media
         merged = {**(options.chat_template_kwargs or {}), **_object(kwargs, columns.chat_template_kwargs)}
-        return MessagesPrompt(messages=made, chat_template_kwargs=merged)
+        return MessagesPrompt(messages=made, chat_template_kwargs=merged), media
     ids = row.get(columns.prompt_token_ids)
     if ids is not None:
         ids = _structured(ids, columns.prompt_token_ids)
         if not isinstance(ids, list) or not ids or not all(type(item) is int and item >= 0 for item in ids):
             raise _wrong(columns.prompt_token_ids, "a list of token ids that is not empty", ids)
-        return TokensPrompt(token_ids=ids)
+        return TokensPrompt(token_ids=ids), ()
     text = row.get(columns.prompt)
     if text is None:
         names = [name for name in (columns.messages, columns.prompt, columns.prompt_token_ids) if name]
@@ -160,14 +163,12 @@ def _prompt(row: Mapping[str, Any], options: RowOptions) -> Prompt:
         raise InvalidArgument(message, param=names[0] if names else None)
     if not isinstance(text, str):
         raise _wrong(columns.prompt, "a string", text)
-    return TextPrompt(text=str(text))
+    return TextPrompt(text=str(text)), ()
 
 
-def _messages(value: Any, where: str) -> list[Any]:
-    if isinstance(value, list) and all(type(m) is dict and type(m.get("content")) is str for m in value):
-        messages = value
-    else:
-        messages = _structured(value, where)
+def _messages(value: Any, where: str) -> tuple[list[Any], tuple[MediaPart, ...]]:
+    plain_text = isinstance(value, list) and all(type(m) is dict and type(m.get("content")) is str for m in value)
+    messages = value if plain_text else _structured(value, where)
     if not isinstance(messages, list) or not messages:
         raise _wrong(where, "a list of messages that is not empty", value)
     for index, message in enumerate(messages):
@@ -176,7 +177,16 @@ def _messages(value: Any, where: str) -> list[Any]:
         if None in message.values():  # Arrow fills the fields that only other messages have
             messages = [{key: item for key, item in m.items() if item is not None} for m in messages]
             break
-    return messages
+    if plain_text or not any(isinstance(m.get("content"), list) for m in messages):
+        return messages, ()
+    messages = [_with_parts(message) for message in messages]
+    return messages, read_media(messages, where)
+
+
+def _with_parts(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message without the nulls that Arrow adds to the parts of its content."""
+    content = message.get("content")
+    return {**message, "content": _without_nulls(content)} if isinstance(content, list) else message
 
 
 def _adapter(model: Any, options: RowOptions) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from .errors import ConfigError
+from .media_policy import MediaPolicy
 
 PlacementStrategy = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
@@ -119,16 +120,18 @@ class PluginPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineSpec:
-    """Describe a whole pipeline: the engine, stages that were configured or inserted, hooks, and the plugin policy.
+    """Describe a whole pipeline: engine, stages that were configured or inserted, hooks, plugin policy, media policy.
 
     ``hooks`` are the settings of request hooks, by name. Hooks that are installed are in force whether named or not;
     ``policy`` blocks them. It is decided on the driver and shipped; None takes the worker's own environment.
+    ``media`` limits the media of requests and says from which hosts they may be fetched: by default from none.
     """
 
     engine: EngineSpec
     stages: tuple[StageSpec, ...] = ()
     policy: PluginPolicy | None = None
     hooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    media: MediaPolicy = field(default_factory=MediaPolicy)
 
     def __post_init__(self) -> None:
         """Take a plain JSON copy of the hooks' settings."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
 from trunnion.formats import Choice, Grammar, JsonObject, JsonSchema, OutputFormat, Regex
+from trunnion.media import wire_messages, wire_part
 from trunnion.requests import GenerateRequest, MediaPart, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
 
 from .capabilities import Dialect
@@ -28,7 +29,6 @@ _SAME: Final = (
 )
 _OWN: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options", "n", "max_tokens"})
 """What ``extra_body`` and ``extra["openai"]`` may not hold, because the request says it otherwise."""
-_MEDIA_PARTS: Final = {"image_url": "image", "input_audio": "audio", "audio_url": "audio", "video_url": "video"}
 
 
 class WireRequest(NamedTuple):
@@ -92,7 +92,9 @@ class BodyWriter:
         return WireRequest("/chat/completions" if chat else "/completions", body, stream, chat)
 
     def _chat(self, request: GenerateRequest, prompt: MessagesPrompt, body: dict[str, Any]) -> None:
-        messages = _with_media(prompt.messages, request.media) if request.media else prompt.messages
+        messages: Sequence[Mapping[str, Any]] = prompt.messages
+        if request.media:
+            messages = wire_messages(messages, request.media, _write_media)
         body["messages"] = [_on_the_wire(message) if message.get("tool_calls") else message for message in messages]
         if not prompt.add_generation_prompt:
             self._extra_field("add_generation_prompt", value=False, body=body)
@@ -209,48 +211,9 @@ def _write_format(wanted: OutputFormat, body: dict[str, Any]) -> None:
             body["structured_outputs"] = {"grammar": grammar}
 
 
-def _with_media(messages: Sequence[Mapping[str, Any]], media: tuple[MediaPart, ...]) -> list[Any]:
-    """Return the messages with the media in them: as they are if they hold them, else before the last user's text."""
-    held = [
-        _MEDIA_PARTS[part["type"]]
-        for message in messages
-        if isinstance(content := message.get("content"), list)
-        for part in content
-        if isinstance(part, Mapping) and part.get("type") in _MEDIA_PARTS
-    ]
-    if held == [part.type for part in media]:
-        return list(messages)
-    users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
-    if held or not users:
-        raise InvalidArgument(
-            f"the messages hold {len(held)} media parts and the request {len(media)}; put each in the messages, or "
-            "leave all out of them: they are then added to the last user's message",
-            param="media",
-        )
-    made = list(messages)
-    last = dict(made[users[-1]])
-    content = last.get("content")
-    text = list(content) if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-    last["content"] = [*(_WRITERS[part.type](part) for part in media), *text]
-    made[users[-1]] = last
-    return made
-
-
-def _url(part: MediaPart, default: str) -> str:
-    if part.url is not None:
-        return part.url
-    return f"data:{part.mime_type or default};base64,{base64.b64encode(part.data or b'').decode()}"
-
-
-def _audio(part: MediaPart) -> dict[str, Any]:
-    if part.data is None:
-        return {"type": "audio_url", "audio_url": {"url": part.url}}
+def _write_media(part: MediaPart) -> dict[str, Any]:
+    """Return a media part in OpenAI's wire format, which has a form of its own for the data of audio."""
+    if part.type != "audio" or part.data is None:
+        return wire_part(part)
     kind = (part.mime_type or "audio/wav").partition("/")[2]
     return {"type": "input_audio", "input_audio": {"data": base64.b64encode(part.data).decode(), "format": kind}}
-
-
-_WRITERS: Final[dict[str, Callable[[MediaPart], dict[str, Any]]]] = {
-    "image": lambda part: {"type": "image_url", "image_url": {"url": _url(part, "image/png")}},
-    "video": lambda part: {"type": "video_url", "video_url": {"url": _url(part, "video/mp4")}},
-    "audio": _audio,
-}

@@ -90,6 +90,7 @@ def capabilities(dialect: Dialect = "other", api: Api = "auto") -> Capabilities:
         media_prompts=("messages",) if api != "completions" else (),
         protocols=frozenset({"embeds/1", "relays/1", "reports_load/1", "probes_health/1"}),
         reasons=reasons,
+        media_urls=True,  # the endpoint fetches them
     )
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from trunnion.errors import InvalidArgument
+from trunnion.errors import InvalidArgument, UnsupportedFeature
+from trunnion.media import MEDIA_PARTS, wire_messages, wire_part
 from trunnion.requests import GenerateRequest, MediaPart, MessagesPrompt, Prompt
 
 from . import _vllm
 
-_PARTS: Final = frozenset({"image_url", "audio_url", "video_url", "input_audio"})
-_MIME_TYPES: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4"}
-"""What is assumed of bytes without a type; vLLM looks at the bytes themselves for images."""
+_TEXTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Parts that are text, and the field it is in."""
+_FURTHER: Final = ("detail", "uuid")
+"""Fields of media parts: the first vLLM takes no notice of, the second makes it take another request's media."""
 _NOTHING: Final = "{{ '' }}"
 """A chat template for conversations of which the media alone are wanted."""
 
@@ -36,8 +37,10 @@ async def media_input(
 
     Raises:
         InvalidArgument: The messages hold other media than the request, or none of them is a user's.
+        UnsupportedFeature: Media are given by URL, or a part holds what is not passed on.
     """
     prompt = request.prompt
+    _checked(request.media)
     if isinstance(prompt, MessagesPrompt):
         params = _vllm.ChatParams(
             chat_template=prompt.chat_template,
@@ -48,7 +51,7 @@ async def media_input(
                 **(prompt.chat_template_kwargs or {}),
             },
         )
-        messages = with_media(prompt.messages, request.media)
+        messages = vllm_messages(prompt.messages, request.media)
         _, (made,) = await llm.renderer.render_chat_async([messages], params)
         return dict(made)
     message = {"role": "user", "content": [wire_part(part) for part in request.media]}
@@ -60,36 +63,62 @@ async def media_input(
     return dict(made)
 
 
-def with_media(messages: Sequence[Mapping[str, Any]], media: Sequence[MediaPart]) -> list[dict[str, Any]]:
-    """Return the messages with their media in them."""
-    made = [dict(message) for message in messages]
-    there = sum(part.get("type") in _PARTS for message in made for part in _parts(message))
-    if there:
-        if there != len(media):
-            message = f"the messages hold {there} media parts and the request {len(media)}; they must be the same"
-            raise InvalidArgument(message, param="media")
-        return made
-    users = [message for message in made if message.get("role") == "user"]
-    if not users:
-        raise InvalidArgument("there is no user message that the media could belong to", param="messages")
-    content = users[-1].get("content")
-    text = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
-    users[-1]["content"] = [*map(wire_part, media), *text]
+def _checked(media: Sequence[MediaPart]) -> None:
+    """Refuse what vLLM would fetch by itself: whoever makes a request must not choose where this machine connects to.
+
+    Raises:
+        UnsupportedFeature: A part is given by a URL that holds no data. A pipeline fetches it before, where allowed.
+    """
+    for index, part in enumerate(media):
+        if part.url is not None and not part.url.startswith("data:"):
+            where = f"media[{index}].url"
+            raise UnsupportedFeature(
+                f"{where}: the vLLM engine fetches no media; send the data, or run it in a pipeline whose media "
+                "settings allow the host",
+                param=where,
+            )
+
+
+def vllm_messages(messages: Sequence[Mapping[str, Any]], media: Sequence[MediaPart]) -> list[dict[str, Any]]:
+    """Return the messages with the media in them, and nothing else that vLLM would load or look up.
+
+    Raises:
+        InvalidArgument: The messages hold other media than the request, or none of them is a user's.
+        UnsupportedFeature: A part or one of its fields means something that is not passed on; ``param`` is its place.
+    """
+    made = []
+    for index, message in enumerate(wire_messages(messages, media)):
+        content = message.get("content")
+        if not isinstance(content, list | tuple):
+            made.append(dict(message))
+            continue
+        parts = [_part(part, f"messages[{index}].content[{spot}]") for spot, part in enumerate(content)]
+        made.append({**message, "content": parts})
     return made
 
 
-def wire_part(part: MediaPart) -> dict[str, Any]:
-    """Return a media part as OpenAI's wire format has it, bytes as a data URL."""
-    url = part.url
-    if url is None:
-        if part.data is None:
-            raise InvalidArgument("a media part needs a url or data", param="media")
-        encoded = base64.b64encode(part.data).decode("ascii")
-        url = f"data:{part.mime_type or _MIME_TYPES[part.type]};base64,{encoded}"
-    kind = f"{part.type}_url"
+def _part(part: Any, place: str) -> dict[str, Any]:
+    """Return a part made anew: vLLM reads media from several fields, and from parts that call themselves text."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in _TEXTS:
+        text = part.get(_TEXTS[kind])
+        if not isinstance(text, str):
+            where = f"{place}.{_TEXTS[kind]}"
+            raise InvalidArgument(f"{where} must be a string", param=where)
+        return {"type": "text", "text": text}
+    if kind == "input_audio":
+        held = part[kind]
+        return {"type": kind, kind: {"data": held["data"], "format": held["format"]}}
+    if kind not in MEDIA_PARTS:
+        where = f"{place}.type"
+        raise UnsupportedFeature(f"{where}: parts of type {kind!r} are not passed on to vLLM", param=where)
+    held = part[kind]
+    url = held["url"] if isinstance(held, Mapping) else held
+    further = {**(held if isinstance(held, Mapping) else {}), **part}
+    for name in _FURTHER:
+        if further.get(name) not in (None, "auto"):
+            where = f"{place}.{kind}.{name}"
+            raise UnsupportedFeature(f"{where} is not supported by vLLM here; leave it out", param=where)
     return {"type": kind, kind: {"url": url}}
-
-
-def _parts(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    content = message.get("content")
-    return [part for part in content if isinstance(part, Mapping)] if isinstance(content, list | tuple) else []

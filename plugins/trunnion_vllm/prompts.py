@@ -21,7 +21,7 @@ class PromptMaker:
     """Turn prompts into vLLM's engine inputs.
 
     Text is handed over as token ids, without vLLM's preprocessing thread. Media go through vLLM's own renderer, which
-    knows the model's placeholders, fetches what is given by URL under vLLM's own limits, and runs its processor.
+    knows the model's placeholders and runs its processor. What is given by URL never reaches it.
     """
 
     def __init__(self, llm: Any, context: int) -> None:

@@ -146,7 +146,7 @@ def test_request_ids(web, model):
 
 
 def test_media_parts_are_listed_in_order(chat, model):
-    data = base64.b64encode(b"png").decode()
+    data = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
     parts = [
         {"type": "text", "text": "look"},
         {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
@@ -157,8 +157,8 @@ def test_media_parts_are_listed_in_order(chat, model):
     media = model.last.media
     assert [(m.type, m.url, m.data, m.mime_type) for m in media] == [
         ("image", "https://x/y.png", None, None),
-        ("image", None, b"png", "image/png"),
-        ("audio", None, b"png", "audio/wav"),
+        ("image", None, b"\x89PNG\r\n\x1a\n", "image/png"),
+        ("audio", None, b"\x89PNG\r\n\x1a\n", "audio/wav"),
     ]
     assert model.last.prompt.messages[0]["content"] == parts
 

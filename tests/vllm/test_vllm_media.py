@@ -7,14 +7,16 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import trunnion_vllm
-from trunnion.errors import ContextOverflow, InvalidArgument
+from trunnion.errors import ContextOverflow, InvalidArgument, UnsupportedFeature
 from trunnion.requests import GenerateRequest, MediaPart, MessagesPrompt, SamplingParams, TextPrompt, TokensPrompt
 from trunnion_vllm.capabilities import UPPER_BOUND
 from trunnion_vllm.prompts import PromptMaker
 
 PNG = MediaPart(type="image", data=b"\x89PNG")
+JPEG = MediaPart(type="image", data=b"\xff\xd8\xff", mime_type="image/jpeg")
 URL = MediaPart(type="image", url="https://example.com/a.png")
 PNG_PART = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}
+JPEG_PART = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/"}}
 URL_PART = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
 
@@ -85,10 +87,10 @@ async def test_media_beside_messages_go_before_the_last_users_text(llm):
         {"role": "assistant", "content": "hi"},
         {"role": "user", "content": "and these?"},
     ]
-    await made(llm, MessagesPrompt(messages=messages), PNG, URL)
+    await made(llm, MessagesPrompt(messages=messages), PNG, JPEG)
     ((sent, _),) = llm.renderer.seen
     assert sent[:2] == messages[:2]
-    assert sent[2]["content"] == [PNG_PART, URL_PART, {"type": "text", "text": "and these?"}]
+    assert sent[2]["content"] == [PNG_PART, JPEG_PART, {"type": "text", "text": "and these?"}]
     assert messages[2]["content"] == "and these?"
 
 
@@ -114,13 +116,89 @@ async def test_what_the_media_take_counts_for_the_context(llm):
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
-        ([{"role": "user", "content": [PNG_PART, PNG_PART]}], "hold 2 media parts and the request 1"),
+        ([{"role": "user", "content": [PNG_PART, PNG_PART]}], "hold 2 media parts .* and the request 1"),
         ([{"role": "assistant", "content": "hi"}], "no user message"),
     ],
 )
 async def test_media_that_belong_nowhere_are_refused(llm, messages, said):
     with pytest.raises(InvalidArgument, match=said):
         await made(llm, MessagesPrompt(messages=messages), PNG)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        MessagesPrompt(messages=[{"role": "user", "content": [URL_PART]}]),
+        MessagesPrompt(messages=[{"role": "user", "content": "what is this?"}]),
+        TextPrompt(text="<image>"),
+        TokensPrompt(token_ids=(3, 4)),
+    ],
+)
+@pytest.mark.parametrize("url", ["https://example.com/a.png", "http://127.0.0.1/", "file:///etc/passwd", "ftp://x/"])
+async def test_no_url_reaches_vllm(llm, prompt, url):
+    with pytest.raises(UnsupportedFeature, match="fetches no media") as caught:
+        await made(llm, prompt, MediaPart(type="image", url=url))
+    assert caught.value.param == "media[0].url"
+    assert llm.renderer.seen == []
+
+
+async def test_a_url_in_the_place_of_data_does_not_reach_vllm(llm):
+    held = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/", "detail": "auto"}}
+    await made(llm, MessagesPrompt(messages=[{"role": "user", "content": [held]}]), PNG)
+    ((sent, _),) = llm.renderer.seen
+    assert sent == [{"role": "user", "content": [PNG_PART]}]
+
+
+async def test_parts_are_made_anew_so_that_vllm_reads_nothing_else_in_them(llm):
+    """A part that calls itself text makes vLLM look for media in its other fields, where it has a uuid."""
+    parts = [
+        {"type": "text", "text": "a", "uuid": "u", "image_url": "http://169.254.169.254/"},
+        {"type": "input_text", "text": "b", "video_url": "http://169.254.169.254/"},
+        {"type": "refusal", "refusal": "c"},
+        "d",
+        {**PNG_PART, "audio_url": "http://169.254.169.254/"},
+        {"type": "input_audio", "input_audio": {"data": "eA==", "format": "wav", "url": "http://169.254.169.254/"}},
+    ]
+    sound = MediaPart(type="audio", data=b"x", mime_type="audio/wav")
+    await made(llm, MessagesPrompt(messages=[{"role": "user", "content": parts}]), PNG, sound)
+    ((sent, _),) = llm.renderer.seen
+    assert sent[0]["content"] == [
+        *({"type": "text", "text": letter} for letter in "abcd"),
+        PNG_PART,
+        {"type": "input_audio", "input_audio": {"data": "eA==", "format": "wav"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "place"),
+    [
+        ({"image_url": "http://169.254.169.254/"}, "messages[0].content[1].type"),
+        ({"type": "input_image", "image_url": "http://169.254.169.254/"}, "messages[0].content[1].type"),
+        ({"type": "image_embeds", "image_embeds": "x"}, "messages[0].content[1].type"),
+        ({"type": "image_pil", "image_pil": "x"}, "messages[0].content[1].type"),
+        ({"type": "file", "file": {}}, "messages[0].content[1].type"),
+        (7, "messages[0].content[1].type"),
+        ({"type": "text", "text": 7}, "messages[0].content[1].text"),
+    ],
+)
+async def test_parts_that_vllm_could_load_by_itself_are_refused(llm, part, place):
+    with pytest.raises(InvalidArgument) as caught:
+        await made(llm, MessagesPrompt(messages=[{"role": "user", "content": [PNG_PART, part]}]), PNG)
+    assert caught.value.param == place
+    assert llm.renderer.seen == []
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ({"type": "image_url", "image_url": {"url": "x", "detail": "low"}}, "detail"),
+        ({**PNG_PART, "uuid": "another's"}, "uuid"),
+    ],
+)
+async def test_fields_that_would_be_ignored_or_misused_are_refused(llm, part, name):
+    with pytest.raises(UnsupportedFeature) as caught:
+        await made(llm, MessagesPrompt(messages=[{"role": "user", "content": [part]}]), PNG)
+    assert caught.value.param == f"messages[0].content[0].image_url.{name}"
 
 
 @pytest.mark.parametrize("kind", ["image", "audio", "video"])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
+from trunnion.media import read_part
 from trunnion.requests import MediaPart
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _TEXT_PARTS: Final = frozenset({"text", "refusal"})
-_URL_PARTS: Final = {"image_url": "image", "video_url": "video", "audio_url": "audio"}
+_MEDIA_PARTS: Final = frozenset({"image_url", "video_url", "audio_url", "input_audio"})
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[MediaPart, ...]:
@@ -47,47 +46,11 @@ def _parts(content: object, where: str, media: list[MediaPart]) -> None:
         if kind in _TEXT_PARTS:
             if not isinstance(part.get(kind), str):
                 raise InvalidArgument(f"{param}.{kind} must be a string", param=f"{param}.{kind}")
-        elif kind in _URL_PARTS:
-            media.append(_url_part(part, kind, param))
-        elif kind == "input_audio":
-            media.append(_audio_part(part, param))
+        elif kind in _MEDIA_PARTS:
+            media.append(read_part(part, param))
         else:
             msg = f"{param}: parts of type {kind!r} are not supported; send text, image_url, video_url or input_audio"
             raise UnsupportedFeature(msg, param=f"{param}.type")
-
-
-def _url_part(part: Mapping[str, Any], kind: str, where: str) -> MediaPart:
-    holder = part.get(kind)
-    url = holder.get("url") if isinstance(holder, dict) else holder
-    param = f"{where}.{kind}"
-    if not isinstance(url, str) or not url:
-        raise InvalidArgument(f"{param}.url must be a string", param=f"{param}.url")
-    if not url.startswith("data:"):
-        return MediaPart(type=_URL_PARTS[kind], url=url)  # type: ignore[arg-type]
-    head, comma, data = url.partition(",")
-    if not comma or not head.endswith(";base64"):
-        raise InvalidArgument(f"{param}.url: a data URL must hold base64 data", param=f"{param}.url")
-    mime_type = head[len("data:") : -len(";base64")]
-    return MediaPart(type=_URL_PARTS[kind], data=_decode(data, param), mime_type=mime_type)  # type: ignore[arg-type]
-
-
-def _audio_part(part: Mapping[str, Any], where: str) -> MediaPart:
-    audio = part.get("input_audio")
-    param = f"{where}.input_audio"
-    if (
-        not isinstance(audio, dict)
-        or not isinstance(audio.get("data"), str)
-        or not isinstance(audio.get("format"), str)
-    ):
-        raise InvalidArgument(f"{param} must hold data (base64) and format", param=param)
-    return MediaPart(type="audio", data=_decode(audio["data"], param), mime_type=f"audio/{audio['format']}")
-
-
-def _decode(data: str, param: str) -> bytes:
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidArgument(f"{param}: the data is not valid base64", param=param) from error
 
 
 def check_tools(tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, Any] | None) -> None:
