@@ -38,6 +38,8 @@ PEERS = {
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": "9102",  # both servers' HAProxy run at once
+        "RAY_SERVE_HAPROXY_STATS_PORT": "8405",
     },
 }
 """Ray's own module, by the environment that chooses its path."""

@@ -1,7 +1,8 @@
 """Run a command's coroutine so that Ctrl-C ends it cleanly, and leaves no process behind even where that fails.
 
 The first SIGINT or SIGTERM cancels the command, which stops its engine; a second one, or a stop that takes longer
-than :data:`GRACE`, ends this process and every process below it at once.
+than :data:`GRACE`, ends this process and every process below it at once. A command that can finish what it has begun
+says so (``Interrupts.gently``): the first SIGINT then asks for that, and only the next one counts.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ _TERM_SECONDS: Final = 3.0
 
 
 class Interrupts:
-    """Count signals, and call ``action`` on the first one (by default: cancel the command)."""
+    """Count signals, and call ``action`` on the first one (by default: cancel the command).
+
+    ``gently`` is called instead, once, where it is set and the signal is SIGINT.
+    """
 
     def __init__(self) -> None:
         self.action: Callable[[], None] = lambda: None
+        self.gently: Callable[[], None] | None = None
         self.signal = 0
         self._timer: threading.Timer | None = None
         self._first = 0.0
@@ -56,9 +61,13 @@ class Interrupts:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self._first and now - self._first <= _SAME:
+            return
         if self.signal:
-            if now - self._first > _SAME:
-                end_now(self.code)
+            end_now(self.code)
+        if self.gently is not None and number == signal.SIGINT:
+            gently, self.gently, self._first = self.gently, None, now
+            gently()
             return
         self.signal, self._first = number, now
         self._timer = threading.Timer(GRACE, end_now, [self.code])
@@ -68,7 +77,7 @@ class Interrupts:
 
     def forgive(self) -> None:
         """Forget a signal that was answered in full, such as a stopped answer."""
-        self.signal = 0
+        self.signal, self._first = 0, 0.0
         if self._timer is not None:
             self._timer.cancel()
 

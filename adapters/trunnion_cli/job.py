@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
-from collections.abc import Awaitable, Mapping
+import json
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from trunnion import EngineSpec
+from trunnion import EngineSpec, Pipeline, PipelineSpec
 from trunnion.rows import RowOptions
+from trunnion_batch.account import Account
+from trunnion_batch.answering import Answerer, Share
+from trunnion_batch.journal import Journal
+from trunnion_batch.recovery import Recovery
+from trunnion_batch.row_input import RowInput
+from trunnion_batch.row_output import RowOutput
+from trunnion_batch.run import BatchRun
+from trunnion_batch.supervisor import Supervisor
 
-from .batch import BatchRun
 from .console import say
 from .interrupts import Interrupts
 from .progress import Progress
-from .row_input import RowInput
-from .row_output import RowOutput
-from .starting import opened
+from .starting import start_pipeline
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,10 +35,17 @@ class Job:
     Attributes:
         spec, options: The engine, and how rows become requests.
         hooks: Settings of request hooks, by name.
-        rows, output, progress: Where rows come from and go to, and who watches.
+        rows, output: Where rows come from and go to.
+        dead_letters: Takes the rows that failed as well.
+        account, progress: Who counts and who watches.
         concurrency: Rows in flight; None for twice what the engine finds useful.
         raise_errors: Whether the first failed row ends the run.
+        recovery: What happens when something fails that is not a row's own fault.
+        journal, cache: URIs of what is known already.
+        deduplicate, share: Whether rows share answers, and which do.
+        summary: Where the account is written to.
         n_in: Rows read so far.
+        partial: Whether the run was ended early, by a person.
     """
 
     spec: EngineSpec
@@ -37,41 +53,136 @@ class Job:
     rows: RowInput
     output: RowOutput
     progress: Progress
+    account: Account
+    dead_letters: RowOutput | None = None
     hooks: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int | None = None
     raise_errors: bool = False
+    recovery: Recovery = field(default_factory=Recovery)
+    journal: str | None = None
+    cache: str | None = None
+    deduplicate: bool = False
+    share: Share = "deterministic"
+    summary: Path | None = None
     n_in: int = 0
+    partial: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
     async def guard(self, work: Awaitable[None], interrupts: Interrupts) -> None:
         """Do the work, then commit the output and print the account; else keep what there is as partial output."""
         try:
             await work
+            if self.partial:
+                self._keep()
+                self.progress.tell(self.n_in, partial=True)
+                self._write_summary()
+                return
             self.output.commit()
+            if self.dead_letters is not None:
+                self.dead_letters.commit()
         except BaseException as error:
-            kept = self.output.abandon()
             if interrupts.signal:
-                say("interrupted" + ("" if kept else "; nothing was written"))
-            if kept is not None and not isinstance(error, BrokenPipeError):
-                say(f"{self.output.rows} rows are kept in {kept}")
+                say("interrupted" + ("" if self.output.rows else "; nothing was written"))
+            self._keep(quiet=isinstance(error, BrokenPipeError))
+            self.partial = True
+            self._write_summary()
             raise
-        where = "" if self.output.path is None else f"; written to {self.output.path}"
-        say(self.progress.summary(self.n_in) + where)
+        self.progress.tell(self.n_in, partial=False)
+        if self.output.path is not None:
+            say(f"written to {self.output.path}")
+        if self.dead_letters is not None and self.dead_letters.rows:
+            say(f"{self.dead_letters.rows} failed rows are in {self.dead_letters.path}, to be run again")
+        self._write_summary()
 
-    async def run_here(self) -> None:
-        """Run on an engine of this process."""
-        async with opened(self.spec, hooks=self.hooks) as pipeline:
-            gc.collect()
-            gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
-            batch = BatchRun(
-                pipeline,
-                self.options,
-                self.output,
-                self.progress,
-                concurrency=self.concurrency or 2 * pipeline.info.concurrency,
-                raise_errors=self.raise_errors,
-            )
-            with self.progress:
-                try:
-                    await batch.run(self.rows.chunks())
-                finally:
-                    self.n_in = batch.n_in
+    def _keep(self, *, quiet: bool = False) -> None:
+        """Keep what there is as partial output, and say how to go on."""
+        kept = self.output.abandon()
+        if self.dead_letters is not None:
+            self.dead_letters.abandon()
+        if quiet:
+            return
+        if kept is not None:
+            say(f"{self.output.rows} rows are kept in {kept}")
+        if self.journal is not None:
+            say(f"to go on, run the same command again: the journal {self.journal} has what was answered")
+        elif self.partial:
+            say("what was answered is asked anew by another run; with --journal DIR a run goes on where it was stopped")
+
+    def _write_summary(self) -> None:
+        if self.summary is None:
+            return
+        cost = self.progress.cost()
+        facts = {**self.facts, **({} if cost is None else {"cost": cost})}
+        made = self.account.summary(
+            self.n_in, partial=self.partial, engine=self.spec.engine, model=self.spec.model, **facts
+        )
+        with contextlib.suppress(OSError):
+            self.summary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def journals(self) -> Iterator[tuple[Journal | None, Journal | None]]:
+        """Open the journal and the cache. Raises :class:`ConfigError` before an engine spends its start-up time."""
+        with contextlib.ExitStack() as stack:
+            opened: list[Journal | None] = []
+            for uri, share in ((self.journal, False), (self.cache, True)):
+                opened.append(
+                    None if uri is None else stack.enter_context(contextlib.closing(Journal(uri, share=share)))
+                )
+            journal, cache = opened
+            if journal is not None and journal.stats.found:
+                say(f"{journal.stats.found} answers of earlier runs are in the journal")
+            yield journal, cache
+
+    async def run_here(self, interrupts: Interrupts) -> None:
+        """Run on an engine of this process. The first Ctrl-C lets what is in flight finish."""
+        spec = PipelineSpec(engine=self.spec, hooks=self.hooks)
+        with self.journals() as (journal, cache):
+            first = True
+
+            async def start(spec: PipelineSpec) -> Pipeline:
+                nonlocal first
+                pipeline = await start_pipeline(spec, quiet=not first)
+                first = False
+                return pipeline
+
+            supervisor = Supervisor(spec, self.recovery, opener=start)
+            try:
+                pipeline = await supervisor.start()
+                gc.collect()
+                gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
+                answerer = Answerer(
+                    supervisor, spec, journal=journal, cache=cache, deduplicate=self.deduplicate, share=self.share
+                )
+                batch = BatchRun(
+                    answerer,
+                    self.options,
+                    self.output,
+                    self.account,
+                    concurrency=self.concurrency or 2 * pipeline.info.concurrency,
+                    raise_errors=self.raise_errors,
+                    dead_letters=self.dead_letters,
+                    journals=tuple(one for one in (journal, cache) if one is not None),
+                    watched=self.progress.update,
+                )
+                self._let_drain(batch, interrupts)
+                self.progress.in_flight = lambda: batch.in_flight
+                with self.progress:
+                    try:
+                        await batch.run(self.rows.chunks())
+                    finally:
+                        self.n_in = batch.n_in
+                        self.partial = batch.draining
+                        self.facts["engine_restarts"] = supervisor.deaths
+            finally:
+                interrupts.gently = None
+                await supervisor.stop()
+
+    @staticmethod
+    def _let_drain(batch: BatchRun, interrupts: Interrupts) -> None:
+        loop = asyncio.get_running_loop()
+
+        def drain() -> None:
+            say("stopping: rows in flight are finished first; Ctrl-C again gives them up")
+            loop.call_soon_threadsafe(batch.drain)
+
+        interrupts.gently = drain

@@ -1,50 +1,53 @@
-"""Show how a batch comes along: a bar on a terminal, else a plain line every ten seconds."""
+"""Show how a batch comes along: a live line on a terminal, else a plain one every ten seconds; then a summary."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final, Self
+
+from trunnion_batch.account import Account
 
 from .console import say
 
 _SECONDS: Final = 10.0
+_WIDTH: Final = 100
 
 
 class Progress:
-    """Count rows and tokens, and show them on stderr. A context manager."""
+    """Show an account on stderr while it grows. A context manager."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, account: Account) -> None:
         self.total = total
-        self.rows = 0
-        self.ok = 0
-        self.failed = 0
-        self.tokens = 0
-        self.codes: Counter[str] = Counter()
-        self._began = self._said = time.monotonic()
+        self.account = account
+        self.in_flight: Callable[[], int] = lambda: 0
+        self.cost: Callable[[], float | None] = lambda: None
+        self.replicas: int | None = None
+        self._said = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Self:
         """Start the clock, and the bar if somebody watches."""
-        self._began = self._said = time.monotonic()
+        self.account.began = self._said = time.monotonic()
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
-                BarColumn(),
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
-                TextColumn("rows  {task.fields[speed]}"),
+                TextColumn("{task.fields[detail]}", markup=False),
                 TimeElapsedColumn(),
+                TextColumn("left"),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
                 refresh_per_second=4,
             )
-            self._task = self._bar.add_task("", total=self.total, speed="")
+            self._task = self._bar.add_task("", total=self.total, detail="")
             self._bar.start()
         return self
 
@@ -53,39 +56,54 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    @property
-    def seconds(self) -> float:
-        """Return the seconds since the start."""
-        return time.monotonic() - self._began
-
-    def count(self, columns: dict[str, Any]) -> None:
-        """Count one row by its output columns."""
-        self.rows += 1
-        error = columns.get("error")
-        if error is None:
-            self.ok += 1
-            self.tokens += columns.get("num_generated_tokens") or 0
-        else:
-            self.failed += 1
-            self.codes[error["code"]] += 1
+    def update(self, _columns: dict[str, Any]) -> None:
+        """Take note that the account has one more row."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.rows, speed=self._speed())
+            self._bar.update(self._task, completed=self.account.rows, detail=self._detail())
         elif time.monotonic() - self._said >= _SECONDS:
             self._said = time.monotonic()
             of = "" if self.total is None else f" of {self.total}"
-            failed = f", {self.failed} failed" if self.failed else ""
-            say(f"{self.rows}{of} rows{failed}, {self._speed()}")
+            say(f"{self.account.rows}{of} rows, {self._detail()}{self._eta()}")
 
-    def _speed(self) -> str:
-        seconds = max(self.seconds, 1e-6)
-        return f"{self.rows / seconds:.1f} rows/s, {self.tokens / seconds:.0f} tokens/s"
-
-    def summary(self, n_in: int) -> str:
-        """Return the account of the whole run. Every row that came in went out, as an answer or as an error."""
-        assert n_in == self.ok + self.failed, f"{n_in} rows in, but {self.ok} ok and {self.failed} failed"
-        codes = ", ".join(f"{count} {code}" for code, count in self.codes.most_common())
-        why = f" ({codes})" if codes else ""
-        return (
-            f"{n_in} rows in = {self.ok} ok + {self.failed} failed{why}; "
-            f"{self.tokens} tokens in {self.seconds:.1f} s, {self._speed()}"
+    def _detail(self) -> str:
+        account = self.account
+        seconds = max(account.seconds, 1e-6)
+        parts = [f"{account.failed} failed"] if account.failed else []
+        parts += [f"{account.replayed} replayed"] if account.replayed else []
+        parts += [f"{self.in_flight()} in flight"] if self.in_flight() else []
+        parts += [f"{self.replicas} replicas"] if self.replicas is not None else []
+        parts.append(f"{account.rows / seconds:.1f} rows/s")
+        parts.append(
+            f"tokens/s {account.prompt_tokens / seconds:.0f} in, {account.completion_tokens / seconds:.0f} out"
         )
+        cost = self.cost()
+        parts += [f"cost {cost:.4f}"] if cost is not None else []
+        return ", ".join(parts)
+
+    def _eta(self) -> str:
+        account = self.account
+        if self.total is None or not account.rows:
+            return ""
+        left = max(0, self.total - account.rows) * account.seconds / account.rows
+        minutes, seconds = divmod(int(left + 0.5), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f", {hours}:{minutes:02}:{seconds:02} left"
+
+    def tell(self, n_in: int, *, partial: bool) -> None:
+        """Print the account of the whole run: a line, and a table of the kinds of errors."""
+        account = self.account
+        if not partial:
+            account.balance(n_in)
+        seconds = max(account.seconds, 1e-6)
+        head = f"{account.rows} of {n_in} rows read" if partial else f"{n_in} rows in"
+        replayed = f" ({account.replayed} replayed)" if account.replayed else ""
+        cost = self.cost()
+        say(
+            f"{head} = {account.ok} ok{replayed} + {account.failed} failed; {account.completion_tokens} tokens in "
+            f"{seconds:.1f} s, {account.rows / seconds:.1f} rows/s, {account.completion_tokens / seconds:.0f} tokens/s"
+            + (f", cost {cost:.4f}" if cost is not None else "")
+        )
+        for code, kind in account.kinds():
+            message = " ".join(kind.message.split())
+            short = message if len(message) <= _WIDTH else message[: _WIDTH - 3] + "..."
+            say(f"  {kind.count:>8} {code}, such as row {kind.row}: {short}")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trunnion.errors import ConfigError
 from trunnion.rows import OUTPUT_COLUMNS, RowColumns, error_columns
+from trunnion_batch.row_input import parse_line
 
 from .ray_session import for_workers, ray_session
-from .row_input import parse_line
 from .state import STATE
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def _run(job: Job, replicas: int) -> None:
     try:
         for row in written:
             job.output.write(row)
-            job.progress.count(row)
+            job.account.add(row)
+            job.progress.update(row)
     except Exception as error:
         ours = find_error(error)
         if ours is None:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from .assignments import parse_assignments
+from .batch_options import (
+    Cache,
+    DeadLetters,
+    Deduplicate,
+    JournalOption,
+    MaxErrorRate,
+    MaxRestarts,
+    OnError,
+    Retries,
+    RowTimeout,
+    Share,
+    ShareAnswers,
+    StallTimeout,
+    Summary,
+    recovery_settings,
+    summary_path,
+)
 from .console import claim_stdout
 from .interrupts import run_async
 from .options import Adapters, Debug, Engine, Hooks, Sampling, Settings, Verbose, build_spec, hook_settings
-
-
-class OnError(StrEnum):
-    """Say what becomes of a row that fails."""
-
-    ROW = "row"
-    RAISE = "raise"
 
 
 def run(
@@ -46,6 +55,17 @@ def run(
     ray: Annotated[
         bool, typer.Option("--ray", help="Run on Ray: the local machine, or the cluster of RAY_ADDRESS.")
     ] = False,
+    journal: JournalOption = None,
+    cache: Cache = None,
+    deduplicate: Deduplicate = False,
+    share: Share = ShareAnswers.DETERMINISTIC,
+    dead_letters: DeadLetters = None,
+    max_error_rate: MaxErrorRate = None,
+    retries: Retries = None,
+    row_timeout: RowTimeout = None,
+    stall_timeout: StallTimeout = None,
+    max_restarts: MaxRestarts = None,
+    summary: Summary = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT where it exists.")] = False,
     replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: engines side by side.")] = 1,
     verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
@@ -54,14 +74,16 @@ def run(
     """Answer every row of INPUT and write it, with the answer or its error, to OUTPUT, in the same order.
 
     A row holds `messages`, `prompt` or `prompt_token_ids`, and may hold `sampling_params`, `model` (an adapter),
-    `tools`, `tool_choice` and `response_format`. Every input column is kept. Ends with 1 if every row failed.
+    `tools`, `tool_choice` and `response_format`. Every input column is kept. Ends with 1 if every row failed, and with
+    130 if Ctrl-C stopped it: the rows in flight are finished first.
     """
     from trunnion.rows import RowColumns, RowOptions
+    from trunnion_batch.account import Account
+    from trunnion_batch.row_input import RowInput, file_format
+    from trunnion_batch.row_output import check_output, open_output
 
     from .job import Job
     from .progress import Progress
-    from .row_input import RowInput, file_format
-    from .row_output import check_output, open_output
 
     if replicas != 1 and not ray:
         raise typer.BadParameter("--replicas needs --ray")
@@ -77,18 +99,29 @@ def run(
     file_format(target, "OUTPUT")
     rows = RowInput(source)
     check_output(target, source=source, overwrite=overwrite)
+    if dead_letters is not None:
+        check_output(dead_letters, source=source, overwrite=overwrite, what="--dead-letters")
     spec = build_spec(engine, model, settings, adapter, batch=True)
     hooks = hook_settings(hook)
     output = open_output(target, claim_stdout() if target == "-" else None, rows.schema)
+    account = Account(max_error_rate=max_error_rate)
     job = Job(
         spec=spec,
         hooks=hooks,
         rows=rows,
         output=output,
+        dead_letters=None if dead_letters is None else open_output(dead_letters, None, None),
         options=options,
-        progress=Progress(rows.total),
+        account=account,
+        progress=Progress(rows.total, account),
         concurrency=concurrency,
         raise_errors=on_error is OnError.RAISE,
+        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
+        journal=journal,
+        cache=cache,
+        deduplicate=deduplicate,
+        share=share.value,
+        summary=summary_path(summary, target),
     )
     try:
         if ray:
@@ -96,8 +129,10 @@ def run(
 
             run_async(lambda interrupts: job.guard(run_on_ray(job, replicas=replicas), interrupts))
         else:
-            run_async(lambda interrupts: job.guard(job.run_here(), interrupts))
+            run_async(lambda interrupts: job.guard(job.run_here(interrupts), interrupts))
     except BrokenPipeError as error:  # whoever read our stdout has enough
         raise typer.Exit(1) from error
-    if job.n_in and not job.progress.ok:
+    if job.partial:
+        raise typer.Exit(130)
+    if job.n_in and not account.ok:
         raise typer.Exit(1)  # every row failed

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from trunnion import EngineSpec, FetchProgress, Pipeline, PipelineSpec, open_pipeline
+from trunnion import EngineSpec, FetchProgress, Pipeline, PipelineSpec
 
 from .console import say
 
@@ -82,19 +82,28 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
+async def start_pipeline(spec: PipelineSpec, *, quiet: bool = False) -> Pipeline:
+    """Start a pipeline, telling what it does meanwhile and how long each stage took; ``quiet`` leaves that line out."""
+    bar = FetchBar()
+    try:
+        pipeline = Pipeline(spec, on_progress=bar)
+        await pipeline.start()
+    finally:
+        bar.close()
+    startup = pipeline.startup
+    fetched = any(stage.name == "fetch model" for stage in startup.stages)
+    if not quiet and (fetched or startup.seconds >= _WORTH_TELLING):
+        say(f"{spec.engine.engine} {startup}")
+    return pipeline
+
+
 @asynccontextmanager
 async def opened(
     spec: EngineSpec, *, hooks: Mapping[str, Any] | None = None, quiet: bool = False
 ) -> AsyncIterator[Pipeline]:
-    """Open a pipeline, telling what it does meanwhile and how long each stage took; ``quiet`` leaves that line out."""
-    bar = FetchBar()
+    """Open a pipeline as :func:`start_pipeline` does, and stop it at the end of the block."""
+    pipeline = await start_pipeline(PipelineSpec(engine=spec, hooks=hooks or {}), quiet=quiet)
     try:
-        async with open_pipeline(PipelineSpec(engine=spec, hooks=hooks or {}), on_progress=bar) as pipeline:
-            bar.close()
-            startup = pipeline.startup
-            fetched = any(stage.name == "fetch model" for stage in startup.stages)
-            if not quiet and (fetched or startup.seconds >= _WORTH_TELLING):
-                say(f"{spec.engine} {startup}")
-            yield pipeline
+        yield pipeline
     finally:
-        bar.close()
+        await pipeline.stop()

@@ -60,7 +60,7 @@ def test_a_child_that_ignores_sigterm_is_killed():
     pid = int(done.stdout)
     assert f"had to kill process {pid}" in done.stderr
     listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    assert listed.stdout.strip() in ("", "Z")
+    assert listed.stdout.strip()[:1] in ("", "Z")
 
 
 def test_who_started_others_ends_them():

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,8 +38,17 @@ def test_every_row_comes_out_once_in_order_with_its_columns_or_its_error(cli):
     assert errors[10]["type"] == "AdapterNotFound"
     assert out[300]["input_line"] == "{not json"
     assert "line 302 is not valid JSON" in errors[300]["message"]
-    assert "302 rows in = 297 ok + 5 failed (4 invalid_argument, 1 adapter_not_found)" in result.err
+    assert "302 rows in = 297 ok + 5 failed;" in result.err
+    assert "4 invalid_argument, such as row 8: the row has no prompt" in result.err
+    assert "1 adapter_not_found, such as row 11: " in result.err
     assert "written to out.jsonl" in result.err
+    summary = json.loads((cli.folder / "out.summary.json").read_text())
+    assert (summary["rows_in"], summary["ok"], summary["failed"], summary["partial"]) == (302, 297, 5, False)
+    assert summary["completion_tokens"] == sum(row["num_generated_tokens"] for row in out)
+    assert summary["prompt_tokens"] == sum(row["num_input_tokens"] for row in out)
+    assert [(error["code"], error["count"], error["example"]["row"]) for error in summary["errors"]] == [
+        ("invalid_argument", 4, 8), ("adapter_not_found", 1, 11),
+    ]  # fmt: skip
 
 
 def test_raise_ends_the_run_with_the_rows_error_and_keeps_what_there_is(cli, tmp_path):
@@ -51,14 +61,124 @@ def test_raise_ends_the_run_with_the_rows_error_and_keeps_what_there_is(cli, tmp
     assert len(cli.read("out.jsonl.partial")) == 1
 
 
-def test_a_dead_engine_ends_the_run(cli, tmp_path):
+def test_a_row_that_kills_engines_is_set_apart(cli):
     cli.write("in.jsonl", [{"prompt": f"row {i}"} for i in range(50)])
-    faults = ("--set", "fault=crash", "--set", "fault_marker=row 30", "--concurrency", "1")
+    faults = ("--set", "fault=crash", "--set", "fault_marker=row 30")
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, *faults)
+    assert result.code == 0, result
+    out = cli.read("out.jsonl")
+    assert [index for index, row in enumerate(out) if row["error"]] == [30]
+    assert out[30]["error"]["code"] == "row_quarantined"
+    assert json.loads((cli.folder / "out.summary.json").read_text())["engine_restarts"] == 3
+
+
+def test_an_engine_that_never_lives_ends_the_run(cli, tmp_path):
+    cli.write("in.jsonl", [{"prompt": f"row {i}"} for i in range(50)])
+    faults = ("--set", 'faults=[{"kind": "crash_node", "at": 0.05}]', "--set", "tpot=0.1", "--max-restarts", "1")
     result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, *faults)
     assert result.code == 1
-    assert "error: the simulated engine crashed" in result.err
-    assert len(cli.read("out.jsonl.partial")) == 30
+    assert "error: the engine died or failed to start 2 times without an answered row in between" in result.err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_run_that_was_killed_goes_on_from_its_journal(cli, until, tmp_path):
+    rows = [{"id": i, "prompt": f"row {i % 40}"} for i in range(200)]  # many of them equal
+    cli.write("in.jsonl", rows)
+    command = ("run", "in.jsonl", "out.jsonl", *SIM, "--set", "tpot=0.02", "--sampling", "max_tokens=4")
+    command += ("--concurrency", "8", "--journal", "journal")
+    process = cli.start(*command)
+    until(lambda: sum(path.stat().st_size for path in tmp_path.glob("journal/*.rows")) > 2000 or process.poll())
+    cli.interrupt(process, signal.SIGKILL)
+    assert not (tmp_path / "out.jsonl").exists()
+    result = cli.run(*command)
+    assert result.code == 0, result
+    assert "answers of earlier runs are in the journal" in result.err
+    assert [row["id"] for row in cli.read("out.jsonl")] == [*range(200)]
+    summary = json.loads((tmp_path / "out.summary.json").read_text())
+    assert 0 < summary["replayed"] < 200
+    undisturbed = cli.run("run", "in.jsonl", "whole.jsonl", *SIM, "--sampling", "max_tokens=4")
+    assert undisturbed.code == 0
+    assert cli.read("out.jsonl") == cli.read("whole.jsonl")
+    again = cli.run(*command, "--overwrite")
+    assert "(200 replayed)" in again.err
+    changed = cli.run(*command, "--overwrite", "--sampling", "max_tokens=5")
+    assert "replayed" not in changed.err
+
+
+def test_ctrl_c_once_finishes_what_is_in_flight_and_says_how_to_go_on(cli, until, tmp_path):
+    cli.write("in.jsonl", [{"id": i, "prompt": "x"} for i in range(1000)])
+    command = ("run", "in.jsonl", "out.jsonl", *SIM, "--set", "ttft=0.2", "--concurrency", "8", "--journal", "journal")
+    process = cli.start(*command)
+    until(lambda: any(path.stat().st_size for path in tmp_path.glob("journal/*.rows")) or process.poll())
+    result = cli.interrupt(process)
+    assert result.code == 130, result
+    assert "rows in flight are finished first" in result.err
+    assert "to go on, run the same command again: the journal journal has what was answered" in result.err
+    kept = cli.read("out.jsonl.partial")
+    assert 0 < len(kept) < 1000
+    assert [row["id"] for row in kept] == [*range(len(kept))]
+    summary = json.loads((tmp_path / "out.summary.json").read_text())
+    assert (summary["partial"], summary["ok"], summary["rows_in"]) == (True, len(kept), len(kept))
+    result = cli.run(*command, "--set", "ttft=0")
+    assert f"({len(kept)} replayed)" in result.err
+
+
+def test_rows_that_are_the_same_are_asked_once_where_that_is_no_loss(cli, tmp_path):
+    cli.write("in.jsonl", [{"prompt": f"row {i % 5}", "sampling_params": {"temperature": i % 2}} for i in range(100)])
+
+    def replayed(name, *options):
+        result = cli.run("run", "in.jsonl", f"{name}.jsonl", *SIM, *options)
+        assert result.code == 0, result
+        return json.loads((tmp_path / f"{name}.summary.json").read_text())["replayed"]
+
+    assert replayed("plain") == 0
+    assert replayed("dedup", "--deduplicate") == 45
+    assert replayed("all", "--deduplicate", "--share", "all") == 90
+    assert replayed("first", "--cache", "cache") >= 0
+    assert replayed("second", "--cache", "cache") == 50
+    assert cli.read("dedup.jsonl") == cli.read("plain.jsonl") == cli.read("second.jsonl")
+
+
+def test_dead_letters_can_be_run_again(cli):
+    cli.write("in.jsonl", [{"id": i, "prompt": f"row {i}", "sampling_params": {"n": i % 3}} for i in range(9)])
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--dead-letters", "dead.jsonl")
+    assert "3 failed rows are in dead.jsonl" in result.err
+    dead = cli.read("dead.jsonl")
+    assert [row["id"] for row in dead] == [0, 3, 6]
+    assert {row["error"]["param"] for row in dead} == {"sampling_params.n"}
+    for row in dead:
+        row["sampling_params"] = None
+    cli.write("mended.jsonl", dead)
+    assert cli.run("run", "mended.jsonl", "rest.jsonl", *SIM).code == 0
+    assert [row["error"] for row in cli.read("rest.jsonl")] == [None] * 3
+
+
+def test_too_many_errors_end_the_run_and_keep_what_is_done(cli):
+    rows = [{"prompt": f"row {i}", "sampling_params": {"n": 0 if i % 2 else 1}} for i in range(1000)]
+    cli.write("in.jsonl", rows)
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--max-error-rate", "0.3")
+    assert result.code == 1
+    assert "more than max_error_rate=0.3 allows" in result.err
+    assert len(cli.read("out.jsonl.partial")) == 100
+    assert cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--max-error-rate", "0.6").code == 0
+
+
+def test_a_row_has_its_time_and_its_retries(cli):
+    cli.write("in.jsonl", [{"prompt": "slow"}, {"prompt": "other"}])
+    faults = ("--set", "fault=hang", "--set", "fault_marker=slow", "--row-timeout", "0.5")
+    assert cli.run("run", "in.jsonl", "out.jsonl", *SIM, *faults).code == 0
+    assert [row["error"] and row["error"]["code"] for row in cli.read("out.jsonl")] == ["deadline_exceeded", None]
+    refuses = ("--set", 'faults=[{"kind": "refuse", "requests": [0, 1]}]', "--concurrency", "1", "--overwrite")
+    cli.write("in.jsonl", [{"prompt": "a"}])
+    assert cli.run("run", "in.jsonl", "out.jsonl", *SIM, *refuses, "--retries", "1").code == 1
+    assert cli.run("run", "in.jsonl", "out.jsonl", *SIM, *refuses, "--retries", "2").code == 0
+
+
+def test_a_stalled_engine_is_replaced(cli):
+    cli.write("in.jsonl", [{"prompt": "slow"}])
+    faults = ("--set", "fault=hang", "--stall-timeout", "0.4")
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, *faults)
+    assert cli.read("out.jsonl")[0]["error"]["code"] == "row_quarantined", result
 
 
 def test_stdin_to_stdout_answers_while_the_pipe_is_open(cli):
@@ -125,7 +245,7 @@ def test_jsonl_to_parquet_finds_the_columns_of_all_rows(cli, tmp_path):
     assert "do not fit into the columns" in result.err
     assert len(cli.read("odd.parquet.partial")) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "in.jsonl", "odd.jsonl", "odd.parquet.partial", "out.parquet",
+        "in.jsonl", "odd.jsonl", "odd.parquet.partial", "odd.summary.json", "out.parquet", "out.summary.json",
     ]  # fmt: skip
 
 
@@ -136,12 +256,12 @@ def test_a_signal_in_the_middle_keeps_the_rows_and_leaves_no_process(cli, tmp_pa
     until(lambda: any(path.stat().st_size > 0 for path in tmp_path.glob(".out.jsonl.*.tmp")) or process.poll())
     result = cli.interrupt(process, number)
     assert result.code == 128 + number, result
-    assert "interrupted" in result.err
+    assert ("interrupted" if number == signal.SIGTERM else "rows in flight are finished first") in result.err
     assert "Traceback" not in result.err
     kept = cli.read("out.jsonl.partial")
     assert [row["id"] for row in kept] == [*range(len(kept))]
     assert 0 < len(kept) < 1000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl.partial", "out.summary.json"]
 
 
 def test_memory_is_bounded_by_rows_in_flight_not_by_the_file(cli):
@@ -157,7 +277,12 @@ def test_memory_is_bounded_by_rows_in_flight_not_by_the_file(cli):
     while select.select([], [process.stdin.fileno()], [], 1.5 if taken > 70_000 else 60)[1]:
         taken += os.write(process.stdin.fileno(), line.encode())
         assert taken < 20_000_000
-    assert cli.interrupt(process).code == 130
+    os.killpg(process.pid, signal.SIGINT)  # asks for the rows in flight, which hang
+    assert "rows in flight are finished first" in process.stderr.readline()
+    time.sleep(0.6)
+    result = cli.interrupt(process)
+    assert result.code == 130
+    assert "interrupted" in result.err
 
 
 def test_no_file_is_lost_unless_told_to(cli):

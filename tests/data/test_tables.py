@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 
 from trunnion.errors import InvalidArgument
 from trunnion.rows import OUTPUT_COLUMNS, error_columns, error_from_column
-from trunnion_ray.data.tables import OUTPUT_TYPES, Columns, to_array
+from trunnion_batch.arrow import OUTPUT_TYPES
+from trunnion_ray.data.tables import Columns, to_array
 
 
 def test_there_is_a_type_for_every_output_column():

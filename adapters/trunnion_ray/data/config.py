@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trunnion import Bundle, PipelineSpec, StageSpec, get_registry
+from trunnion import Bundle, MediaPolicy, PipelineSpec, StageSpec, get_registry
 from trunnion.spec import PlacementStrategy
 from trunnion_ray.machine import cluster
 
@@ -39,6 +39,10 @@ class ProcessorConfig(BaseModel):
     hooks: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Settings of request hooks, by name. Hooks that are installed are in force, named or not.",
+    )
+    media: MediaPolicy = Field(
+        default_factory=MediaPolicy,
+        description="Limits of images and other media, and the hosts they may be fetched from.",
     )
     batch_size: int = Field(
         default=BATCH_SIZE,
@@ -143,7 +147,9 @@ class ProcessorConfig(BaseModel):
         registry = get_registry()
         spec = registry.engine_spec(self.engine, self.model, self.config, batch=True, machine=cluster())
         registry.check_hooks(self.hooks)
-        return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks)
+        return PipelineSpec(
+            engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks, media=self.media
+        )
 
     def row_options(self) -> Mapping[str, Any]:
         """Return the keyword arguments of :class:`trunnion.rows.RowOptions`, as plain values."""

@@ -10,9 +10,9 @@ import pyarrow as pa
 from trunnion import GenerateRequest
 from trunnion.errors import TrunnionError
 from trunnion.rows import RowOptions, completion_to_columns, error_columns, row_to_request
+from trunnion_batch.arrow import OUTPUT_TYPES
 
 from .runner import Answer
-from .tables import OUTPUT_TYPES
 
 
 class Dialect(Protocol):

@@ -9,39 +9,6 @@ import pyarrow as pa
 
 from ._ray_private import to_arrow_array
 
-_ERROR: Final = pa.struct(
-    [
-        ("type", pa.string()),
-        ("message", pa.string()),
-        ("code", pa.string()),
-        ("http_status", pa.int64()),
-        ("retryable", pa.bool_()),
-        ("retry_after", pa.float64()),
-        ("param", pa.string()),
-        ("details", pa.string()),
-    ]
-)
-_USAGE: Final = pa.struct(
-    [
-        (name, pa.int64())
-        for name in ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-    ]
-)
-OUTPUT_TYPES: Final[Mapping[str, pa.DataType]] = {
-    "generated_text": pa.string(),
-    "generated_tokens": pa.list_(pa.int64()),
-    "finish_reason": pa.string(),
-    "num_input_tokens": pa.int64(),
-    "num_generated_tokens": pa.int64(),
-    "usage": _USAGE,
-    "tool_calls": pa.string(),
-    "reasoning": pa.string(),
-    "choices": pa.string(),
-    "prompt_logprobs": pa.string(),
-    "error": _ERROR,
-}
-"""The Arrow type of every output column: blocks with and without errors have one schema, and Parquet takes it."""
-
 _ARROW_ERRORS: Final = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError)
 
 

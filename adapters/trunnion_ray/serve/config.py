@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from trunnion import MediaPolicy
 from trunnion.plugin import PluginConfig
 from trunnion.spec import PlacementStrategy
 
@@ -79,6 +80,11 @@ class ModelConfig(PluginConfig):
     hooks: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="Settings of request hooks, by name. Hooks that are installed are in force, named or not.",
+    )
+
+    media: MediaPolicy = Field(
+        default_factory=MediaPolicy,
+        description="Limits of images and other media, and the hosts they may be fetched from.",
     )
 
     num_replicas: int | None = Field(default=None, ge=1, description="Fixed number of replicas; 1 if unset.")

@@ -27,6 +27,7 @@ def pipeline_spec(config: ModelConfig, registry: Registry | None = None) -> Pipe
         stages=tuple(StageSpec(stage=s.stage, config=s.config, position=s.position) for s in config.stages),
         policy=registry.policy,
         hooks=config.hooks,
+        media=config.media,
     )
 
 

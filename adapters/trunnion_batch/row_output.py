@@ -91,6 +91,8 @@ class ParquetOutput(RowOutput):
     """Write Parquet with the schema of a Parquet input and the output columns."""
 
     def __init__(self, path: Path, input_schema: Any) -> None:
+        from .arrow import output_schema
+
         super().__init__(path)
         self._schema = output_schema(input_schema)
         self._writer = import_parquet().ParquetWriter(self.temporary, self._schema)
@@ -126,6 +128,8 @@ class SpooledParquetOutput(JsonlOutput):
     def commit(self) -> None:
         """Turn the lines into Parquet, in two passes of bounded memory."""
         import pyarrow as pa
+
+        from .arrow import output_schema
 
         self.close()
         assert self.path is not None
@@ -163,45 +167,13 @@ def _groups(path: Path) -> Iterator[list[dict[str, Any]]]:
             yield [json.loads(line) for line in lines]
 
 
-def output_schema(input_schema: Any) -> Any:
-    """Return the Arrow schema of the output columns, behind the fields of an input schema."""
-    import pyarrow as pa
-
-    usage = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-    error: dict[str, Any] = {
-        "type": pa.string(),
-        "message": pa.string(),
-        "code": pa.string(),
-        "http_status": pa.int64(),
-        "retryable": pa.bool_(),
-        "retry_after": pa.float64(),
-        "param": pa.string(),
-        "details": pa.string(),
-    }
-    columns = {
-        "generated_text": pa.string(),
-        "generated_tokens": pa.list_(pa.int64()),
-        "finish_reason": pa.string(),
-        "num_input_tokens": pa.int64(),
-        "num_generated_tokens": pa.int64(),
-        "usage": pa.struct([(name, pa.int64()) for name in usage]),
-        "tool_calls": pa.string(),
-        "reasoning": pa.string(),
-        "choices": pa.string(),
-        "prompt_logprobs": pa.string(),
-        "error": pa.struct(list(error.items())),
-    }
-    kept = [] if input_schema is None else [field for field in input_schema if field.name not in columns]
-    return pa.schema([*kept, *(pa.field(name, kind) for name, kind in columns.items())])
-
-
-def check_output(name: str, *, source: str, overwrite: bool) -> str:
-    """Return the output's format, before an engine spends its start-up time.
+def check_output(name: str, *, source: str, overwrite: bool, what: str = "OUTPUT") -> str:
+    """Return the output's format, before an engine spends its start-up time; ``what`` is what errors call it.
 
     Raises:
         ConfigError: The name has an unknown suffix, its folder is missing, or a file would be lost.
     """
-    kind = file_format(name, "OUTPUT")
+    kind = file_format(name, what)
     if name == "-":
         return kind
     path = Path(name).expanduser()
@@ -215,7 +187,7 @@ def check_output(name: str, *, source: str, overwrite: bool) -> str:
     elif path.exists() and not overwrite:
         why = "exists; name another file, or replace it with --overwrite"
     if why is not None:
-        raise ConfigError(f"OUTPUT {name} {why}", param="OUTPUT")
+        raise ConfigError(f"{what} {name} {why}", param=what)
     return kind
 
 

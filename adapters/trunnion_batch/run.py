@@ -1,0 +1,179 @@
+"""Run rows through a pipeline of this process: a bounded number in flight, written in the order they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NamedTuple
+
+from trunnion.errors import InternalError, TrunnionError
+from trunnion.rows import RowOptions, completion_to_columns, error_columns, row_to_request
+
+from .account import Account
+from .answering import Answerer
+from .journal import Journal
+from .row_input import InputRow
+from .row_output import RowOutput
+from .supervisor import EngineGone
+
+_FLUSH_SECONDS: Final = 2.0
+
+
+class Done(NamedTuple):
+    """Hold the output columns of a row, and whether the engine was spared."""
+
+    columns: dict[str, Any]
+    replayed: bool = False
+
+
+class BatchRun:
+    """Run one batch.
+
+    Attributes:
+        n_in: Rows read so far.
+        draining: Whether no further rows are begun.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        options: RowOptions,
+        output: RowOutput,
+        account: Account,
+        *,
+        concurrency: int,
+        raise_errors: bool = False,
+        dead_letters: RowOutput | None = None,
+        journals: tuple[Journal, ...] = (),
+        watched: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        """Take what one run needs.
+
+        Args:
+            answerer: Answers requests.
+            options: How rows become requests.
+            output: Takes every row, in order.
+            account: Counts every row; may end the run.
+            concurrency: Rows in flight.
+            raise_errors: Whether the first failed row ends the run.
+            dead_letters: Takes the rows that failed as well.
+            journals: What is brought to safety every now and then.
+            watched: Told the output columns of every row.
+        """
+        self.n_in = 0
+        self.draining = False
+        self._answerer = answerer
+        self._options = options
+        self._output = output
+        self._account = account
+        self._raise = raise_errors
+        self._dead_letters = dead_letters
+        self._journals = journals
+        self._watched = watched
+        self._slots = asyncio.Semaphore(concurrency)
+        # Rows that are done wait here for slower ones before them; beyond this, the reader waits.
+        self._window: asyncio.Queue[tuple[dict[str, Any], asyncio.Task[Done]] | None]
+        self._window = asyncio.Queue(4 * concurrency + 64)
+        self._tasks: set[asyncio.Task[Done]] = set()
+        self._drain = asyncio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """Return the rows that were begun and are not answered."""
+        return len(self._tasks)
+
+    def drain(self) -> None:
+        """Begin no further rows; :meth:`run` returns when those in flight are written. On the loop of the run."""
+        self.draining = True
+        self._drain.set()
+
+    async def run(self, chunks: AsyncIterator[list[InputRow]]) -> None:
+        """Run every row. Raises the first error of a row if asked to, and what ends the whole run."""
+        feeder = asyncio.ensure_future(self._feed(chunks))
+        writer = asyncio.ensure_future(self._write())
+        flusher = asyncio.ensure_future(self._flush())
+        drain = asyncio.ensure_future(self._drain.wait())
+        try:
+            pending: set[asyncio.Future[Any]] = {feeder, writer, flusher, drain}
+            while writer in pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {drain}:
+                    if not task.cancelled():
+                        task.result()
+                if drain in done and not feeder.done():
+                    feeder.cancel()  # it may wait for input that does not come
+                    await asyncio.wait({feeder})
+                    await self._window.put(None)
+        finally:
+            left: list[asyncio.Future[Any]] = [feeder, writer, flusher, drain, *self._tasks]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def _feed(self, chunks: AsyncIterator[list[InputRow]]) -> None:
+        async for chunk in chunks:
+            for item in chunk:
+                await self._slots.acquire()
+                await self._begin(item)
+        await self._window.put(None)
+
+    async def _begin(self, item: InputRow) -> None:
+        task = asyncio.ensure_future(self._answer(item))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        try:
+            await self._window.put((item.row, task))
+        except asyncio.CancelledError:  # by drain(): the row is not part of this run
+            task.cancel()
+            raise
+        self.n_in += 1
+
+    def _done(self, task: asyncio.Task[Done]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+        if not task.cancelled():
+            task.exception()  # the writer raises it; asyncio need not warn
+
+    async def _answer(self, item: InputRow) -> Done:
+        try:
+            if item.error is not None:
+                raise item.error  # noqa: TRY301 - one place decides what becomes of an error
+            answered = await self._answerer.answer(row_to_request(item.row, self._options))
+            return Done(completion_to_columns(answered.completion), answered.replayed)
+        except EngineGone as gone:
+            raise gone.error from gone  # every row after it would fail as well
+        except TrunnionError as error:
+            if self._raise or error.param == "journal":  # a journal that cannot be written keeps no promise
+                raise
+            return Done(error_columns(error))
+        except Exception as error:
+            failure = InternalError(f"{type(error).__name__}: {error}")
+            if self._raise:
+                raise failure from error
+            return Done(error_columns(failure))
+
+    async def _write(self) -> None:
+        while True:
+            if self._window.empty():
+                self._output.flush()
+            item = await self._window.get()
+            if item is None:
+                return
+            row, task = item
+            if not task.done():
+                self._output.flush()
+            done = await task
+            whole = {**row, **done.columns}
+            self._output.write(whole)
+            if self._dead_letters is not None and done.columns["error"] is not None:
+                self._dead_letters.write({**row, "error": done.columns["error"]})
+            self._account.replayed += done.replayed
+            self._watched(done.columns)
+            self._account.add(done.columns)
+
+    async def _flush(self) -> None:
+        while self._journals:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            for journal in self._journals:
+                await asyncio.to_thread(journal.flush)
+        await asyncio.Event().wait()
