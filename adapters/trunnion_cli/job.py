@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trunnion import EngineSpec, Pipeline, PipelineSpec
+from trunnion import EngineSpec, MediaPolicy, Pipeline, PipelineSpec
 from trunnion.rows import RowOptions
 from trunnion_batch.account import Account
 from trunnion_batch.answering import Answerer, Share
@@ -35,6 +35,7 @@ class Job:
     Attributes:
         spec, options: The engine, and how rows become requests.
         hooks: Settings of request hooks, by name.
+        media: Limits of media, and the hosts they may be fetched from.
         rows, output: Where rows come from and go to.
         dead_letters: Takes the rows that failed as well.
         account, progress: Who counts and who watches.
@@ -56,6 +57,7 @@ class Job:
     account: Account
     dead_letters: RowOutput | None = None
     hooks: Mapping[str, Any] = field(default_factory=dict)
+    media: MediaPolicy = field(default_factory=MediaPolicy)
     concurrency: int | None = None
     raise_errors: bool = False
     recovery: Recovery = field(default_factory=Recovery)
@@ -135,7 +137,7 @@ class Job:
 
     async def run_here(self, interrupts: Interrupts) -> None:
         """Run on an engine of this process. The first Ctrl-C lets what is in flight finish."""
-        spec = PipelineSpec(engine=self.spec, hooks=self.hooks)
+        spec = PipelineSpec(engine=self.spec, hooks=self.hooks, media=self.media)
         with self.journals() as (journal, cache):
             first = True
 

@@ -14,7 +14,7 @@ from .console import say, set_up_logging
 from .state import STATE
 
 if TYPE_CHECKING:
-    from trunnion import EnginePlugin, EngineSpec, Registry
+    from trunnion import EnginePlugin, EngineSpec, MediaPolicy, Registry
 
 Engine = Annotated[
     str | None,
@@ -43,6 +43,16 @@ Hooks = Annotated[
         "--hook",
         metavar="NAME.KEY=VALUE",
         help="Setting of request hooks, repeatable; see `trunnion plugins schema NAME --kind hooks`.",
+    ),
+]
+
+Media = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--media",
+        metavar="KEY=VALUE",
+        help="Limit of images and other media, repeatable, such as allowed_hosts=example.com: by default nothing is "
+        "fetched from URLs.",
     ),
 ]
 
@@ -132,6 +142,20 @@ def hook_settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:
             raise typer.BadParameter(f"--hook takes NAME.KEY=VALUE, not {name}={settings}")
     registry().check_hooks(made)
     return made
+
+
+def media_policy(pairs: Sequence[str] | None) -> MediaPolicy:
+    """Turn ``--media`` into a policy. Raises typer.BadParameter for what is no setting of it."""
+    from pydantic import ValidationError
+
+    from trunnion import MediaPolicy
+
+    try:
+        return MediaPolicy(**parse_assignments("--media", pairs or ()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise typer.BadParameter(f"--media {where}: {first['msg']}") from error
 
 
 def adapter_paths(pairs: Sequence[str]) -> dict[str, str]:

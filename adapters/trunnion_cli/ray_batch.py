@@ -48,6 +48,7 @@ def _run(job: Job, replicas: int) -> None:
         model=spec.model,
         config=dict(spec.config),
         hooks=dict(job.hooks),
+        media=job.media,
         sampling=dict(options.sampling),
         columns=dataclasses.asdict(options.columns),
         concurrency=replicas,

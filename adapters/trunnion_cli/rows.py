@@ -26,7 +26,19 @@ from .batch_options import (
 )
 from .console import claim_stdout
 from .interrupts import run_async
-from .options import Adapters, Debug, Engine, Hooks, Sampling, Settings, Verbose, build_spec, hook_settings
+from .options import (
+    Adapters,
+    Debug,
+    Engine,
+    Hooks,
+    Media,
+    Sampling,
+    Settings,
+    Verbose,
+    build_spec,
+    hook_settings,
+    media_policy,
+)
 
 
 def run(
@@ -38,6 +50,7 @@ def run(
     settings: Settings = None,
     adapter: Adapters = None,
     hook: Hooks = None,
+    media: Media = None,
     sampling: Sampling = None,
     prompt_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of text that is sent as it stands; 'prompt'.")
@@ -102,12 +115,13 @@ def run(
     if dead_letters is not None:
         check_output(dead_letters, source=source, overwrite=overwrite, what="--dead-letters")
     spec = build_spec(engine, model, settings, adapter, batch=True)
-    hooks = hook_settings(hook)
+    hooks, policy = hook_settings(hook), media_policy(media)
     output = open_output(target, claim_stdout() if target == "-" else None, rows.schema)
     account = Account(max_error_rate=max_error_rate)
     job = Job(
         spec=spec,
         hooks=hooks,
+        media=policy,
         rows=rows,
         output=output,
         dead_letters=None if dead_letters is None else open_output(dead_letters, None, None),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .interrupts import run_async
-from .options import Adapters, Debug, Engine, Hooks, Settings, Verbose, build_spec, hook_settings
+from .options import Adapters, Debug, Engine, Hooks, Media, Settings, Verbose, build_spec, hook_settings, media_policy
 
 if TYPE_CHECKING:
     from trunnion import EngineSpec
@@ -20,6 +20,7 @@ def serve(
     settings: Settings = None,
     adapter: Adapters = None,
     hook: Hooks = None,
+    media: Media = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     name: Annotated[
@@ -43,7 +44,7 @@ def serve(
     if replicas != 1 and not ray:
         raise typer.BadParameter("--replicas needs --ray")
     spec = build_spec(engine, model, settings, adapter)
-    hooks = hook_settings(hook)
+    hooks, policy = hook_settings(hook), media_policy(media)
     served = name or served_name(spec)
     http = HTTPSettings(api_keys_env=api_keys_env)
     if ray:
@@ -51,7 +52,15 @@ def serve(
 
         run_async(
             lambda interrupts: serve_on_ray(
-                spec, served, http, hooks=hooks, host=host, port=port, replicas=replicas, interrupts=interrupts
+                spec,
+                served,
+                http,
+                hooks=hooks,
+                media=policy,
+                host=host,
+                port=port,
+                replicas=replicas,
+                interrupts=interrupts,
             )
         )
     else:
@@ -59,7 +68,15 @@ def serve(
 
         run_async(
             lambda interrupts: serve_here(
-                spec, served, http, hooks=hooks, host=host, port=port, drain=drain, interrupts=interrupts
+                spec,
+                served,
+                http,
+                hooks=hooks,
+                media=policy,
+                host=host,
+                port=port,
+                drain=drain,
+                interrupts=interrupts,
             )
         )
 

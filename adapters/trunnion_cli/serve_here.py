@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trunnion import EngineSpec
+from trunnion import EngineSpec, MediaPolicy
 from trunnion.errors import ConfigError
 from trunnion_http import HTTPServer, HTTPSettings, PipelineModel, create_app, make_server
 
@@ -27,6 +27,7 @@ async def serve_here(
     http: HTTPSettings,
     *,
     hooks: Mapping[str, Any],
+    media: MediaPolicy,
     host: str,
     port: int,
     drain: float,
@@ -40,7 +41,7 @@ async def serve_here(
     with bind(host, port) as listener:
         create_app({}, http)  # wrong settings are refused before the engine starts
         say(f"starting {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " ...")
-        async with opened(spec, hooks=hooks) as pipeline:
+        async with opened(spec, hooks=hooks, media=media) as pipeline:
             app = create_app([PipelineModel(name, pipeline)], http)
             server = make_server(app, host=host, shutdown_timeout=drain + _LAST_WORDS)
 

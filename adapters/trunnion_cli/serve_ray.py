@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from trunnion import EngineSpec
+from trunnion import EngineSpec, MediaPolicy
 from trunnion.errors import ConfigError
 from trunnion_http import HTTPSettings
 
@@ -24,6 +24,7 @@ async def serve_on_ray(
     http: HTTPSettings,
     *,
     hooks: Mapping[str, Any],
+    media: MediaPolicy,
     host: str,
     port: int,
     replicas: int,
@@ -58,6 +59,7 @@ async def serve_on_ray(
             model=sent.model,
             config=dict(sent.config),
             hooks=dict(hooks),
+            media=media,
             num_replicas=replicas,
         )
         say(f"starting {replicas} x {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " on Ray ...")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from trunnion import EngineSpec, FetchProgress, Pipeline, PipelineSpec
+from trunnion import EngineSpec, FetchProgress, MediaPolicy, Pipeline, PipelineSpec
 
 from .console import say
 
@@ -99,10 +99,15 @@ async def start_pipeline(spec: PipelineSpec, *, quiet: bool = False) -> Pipeline
 
 @asynccontextmanager
 async def opened(
-    spec: EngineSpec, *, hooks: Mapping[str, Any] | None = None, quiet: bool = False
+    spec: EngineSpec,
+    *,
+    hooks: Mapping[str, Any] | None = None,
+    media: MediaPolicy | None = None,
+    quiet: bool = False,
 ) -> AsyncIterator[Pipeline]:
     """Open a pipeline as :func:`start_pipeline` does, and stop it at the end of the block."""
-    pipeline = await start_pipeline(PipelineSpec(engine=spec, hooks=hooks or {}), quiet=quiet)
+    whole = PipelineSpec(engine=spec, hooks=hooks or {}, media=media or MediaPolicy())
+    pipeline = await start_pipeline(whole, quiet=quiet)
     try:
         yield pipeline
     finally:

@@ -35,6 +35,7 @@ from .formats import Choice, Grammar, JsonObject, JsonSchema, OutputFormat, Rege
 from .hooks import RequestHooks, RequestSummary
 from .hookspecs import hookimpl
 from .loader import PluginRecord, PluginState
+from .media_policy import MediaPolicy
 from .pipeline import Pipeline, open_pipeline
 from .planner import Plan
 from .plugin import (
@@ -109,6 +110,7 @@ __all__ = [
     "LoopThread",
     "Machine",
     "MediaPart",
+    "MediaPolicy",
     "MessagesPrompt",
     "ModelFacts",
     "NoConfig",

@@ -26,7 +26,8 @@ class MediaPolicy(BaseModel):
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
         description="Hosts that media may be fetched from by URL: 'example.com', '*.example.com' for all below it, or "
-        "'*' for any; with ':8080' for another port than 80 of http and 443 of https. Empty: nothing is fetched.",
+        "'*' for any; with ':8080' for another port than 80 of http and 443 of https. One string may hold several, "
+        "comma separated. Empty: nothing is fetched.",
     )
     allow_private_addresses: bool = Field(
         default=False,
@@ -40,6 +41,11 @@ class MediaPolicy(BaseModel):
     max_concurrent_fetches: int = Field(
         default=8, ge=1, description="Fetches at one time in one pipeline; the others wait."
     )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, hosts: object) -> object:
+        return tuple(map(str.strip, hosts.split(","))) if isinstance(hosts, str) else hosts
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -14,7 +14,7 @@ from .requests import PromptKind
 from .spec import Resources
 from .suitability import EngineQuestion, Suitability
 
-API_VERSION: Final = (1, 2)
+API_VERSION: Final = (1, 3)
 """The plugin API, ``(major, minor)``: a plugin built for another major, or for a later minor, is incompatible."""
 
 ASSUMED_API_VERSION: Final = (1, 0)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import trunnion
+from trunnion.media_policy import MediaPolicy
 from trunnion_http import HTTPSettings
 from trunnion_ray import data, serve
 
@@ -25,6 +26,7 @@ _PARTS: Final[dict[str, tuple[type[BaseModel], ...]]] = {
         serve.GatewayConfig,
         HTTPSettings,
     ),
+    "Media": (MediaPolicy,),
 }
 _KINDS: Final = {
     "engine": "Engines",
@@ -76,8 +78,8 @@ def table(model: type[BaseModel]) -> list[str]:
 def _type(field: FieldInfo) -> str:
     kind = field.annotation
     text = kind.__name__ if isinstance(kind, type) and not getattr(kind, "__args__", ()) else str(kind)
-    for prefix in ("typing.", "collections.abc.", "NoneType", "trunnion.spec.", "trunnion_ray.serve.config.",
-                   "trunnion_ray.data.config.", "trunnion_http.settings."):  # fmt: skip
+    for prefix in ("typing.", "collections.abc.", "NoneType", "trunnion.spec.", "trunnion.media_policy.",
+                   "trunnion_ray.serve.config.", "trunnion_ray.data.config.", "trunnion_http.settings."):  # fmt: skip
         text = text.replace(prefix, "None" if prefix == "NoneType" else "")
     return text
 

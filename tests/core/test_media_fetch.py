@@ -330,6 +330,10 @@ def test_hosts_and_ports(allowed, url, taken):
         assert caught.value.param == WHERE
 
 
+def test_hosts_may_come_in_one_string():
+    assert MediaPolicy(allowed_hosts="a.example, *.B.example:8080").allowed_hosts == ("a.example", "*.b.example:8080")
+
+
 def test_a_path_is_sent_as_it_may_be():
     target = check_url(MediaPolicy(allowed_hosts=["*"]), "https://example.com?q=ä&b=%20c", WHERE)
     assert (target.path, target.header) == ("/?q=%C3%A4&b=%20c", "example.com")

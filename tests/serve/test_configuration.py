@@ -38,6 +38,15 @@ def test_the_engine_says_what_a_replica_takes():
     assert "placement_group_bundles" not in options
 
 
+def test_media_settings_cross_with_the_spec():
+    default = pipeline_spec(ModelConfig(name="m", engine="sim")).media
+    assert (default, default.allowed_hosts) == (trunnion.MediaPolicy(), ())
+    config = ModelConfig(name="m", engine="sim", media={"allowed_hosts": ["images.example"], "max_redirects": 0})
+    assert pipeline_spec(config).media == trunnion.MediaPolicy(allowed_hosts=["images.example"], max_redirects=0)
+    with pytest.raises(ValueError, match="no host"):
+        ModelConfig(name="m", engine="sim", media={"allowed_hosts": ["https://images.example/"]})
+
+
 def test_ranks_that_ray_places_get_a_bundle_each():
     settings = {"device": "cuda", "tensor_parallel_size": 2, "distributed_executor_backend": "ray"}
     options = options_of(engine="vllm", model="x", config=settings)

@@ -147,9 +147,7 @@ class ProcessorConfig(BaseModel):
         registry = get_registry()
         spec = registry.engine_spec(self.engine, self.model, self.config, batch=True, machine=cluster())
         registry.check_hooks(self.hooks)
-        return PipelineSpec(
-            engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks, media=self.media
-        )
+        return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks, media=self.media)
 
     def row_options(self) -> Mapping[str, Any]:
         """Return the keyword arguments of :class:`trunnion.rows.RowOptions`, as plain values."""
