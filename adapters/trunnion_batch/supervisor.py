@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from trunnion import Completion, GenerateRequest, Pipeline, PipelineSpec, Prepared, collect
 from trunnion.errors import EngineDead, TrunnionError
@@ -32,6 +32,18 @@ class EngineGone(Exception):
     def __init__(self, error: TrunnionError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class SuspectWatch(Protocol):
+    """Be told of a row that was there at a death, by the one supervisor that has it."""
+
+    async def entering(self) -> None:
+        """Take note, before the engine gets the row: it may take this process with it."""
+        ...
+
+    def left(self) -> None:
+        """Take note that it did not."""
+        ...
 
 
 class _Running:
@@ -115,12 +127,21 @@ class Supervisor:
         if self._engine is not None:
             await self._engine.pipeline.stop()
 
-    async def complete(self, request: GenerateRequest, prepared: Prepared | None = None) -> Completion:
+    async def complete(
+        self,
+        request: GenerateRequest,
+        prepared: Prepared | None = None,
+        *,
+        deaths: int = 0,
+        watch: SuspectWatch | None = None,
+    ) -> Completion:
         """Answer one row, on as many engines as it takes.
 
         Args:
             request: What to ask.
             prepared: The same, templated and tokenized; used for the first attempt.
+            deaths: How many engines, of other processes, died while they had this row.
+            watch: Told when the row goes to an engine and leaves it, if it was there at a death.
 
         Raises:
             EngineGone: There will be no engine any more.
@@ -129,7 +150,9 @@ class Supervisor:
         """
         item: GenerateRequest | Prepared = prepared or request
         deadline: float | None = None
-        deaths = repeated = 0
+        repeated = 0
+        if deaths > ALONE:
+            raise _quarantined(EngineDead("the process that held it ended"))
         while True:
             level = min(deaths, ALONE)
             await self._admission.enter(level)
@@ -139,6 +162,8 @@ class Supervisor:
                 deadline = deadline or time.time() + self._recovery.row_timeout
                 item = _until(item, deadline)
             try:
+                if level and watch is not None:
+                    await watch.entering()
                 completion = await self._attempt(engine, item)
             except EngineDead as error:
                 deaths += 1
@@ -162,6 +187,8 @@ class Supervisor:
                 return completion
             finally:
                 self._admission.leave(level)
+                if level and watch is not None:
+                    watch.left()
             await asyncio.sleep(wait)
 
     async def _attempt(self, engine: _Running, item: GenerateRequest | Prepared) -> Completion:

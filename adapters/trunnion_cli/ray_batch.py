@@ -55,18 +55,27 @@ def _run(job: Job, replicas: int) -> None:
         max_pending_requests=job.concurrency,
         base_models=tuple(options.base_models),
         on_error="raise" if job.raise_errors else "row",
+        recovery=job.recovery,
+        journal=job.journal,
+        cache=job.cache,
+        share=job.share,
+        max_error_rate=job.account.max_error_rate,
     )
     path = str(Path(job.rows.name).expanduser().absolute())
-    if job.rows.format == "parquet":
-        dataset = build_processor(config)(ray.data.read_parquet(path))
-        written = iter(dataset.iter_rows())
+    parquet = job.rows.format == "parquet"
+    if parquet:
+        begun = build_processor(config).begin(ray.data.read_parquet(path))
     else:
         lines = ray.data.read_text(path, drop_empty_lines=True)
-        written = _with_lines(build_processor(config, preprocess=_Request(options.columns))(lines).iter_rows())
+        begun = build_processor(config, preprocess=_Request(options.columns)).begin(lines)
+    written = iter(begun.dataset.iter_rows())
     job.n_in = job.rows.count()
+    job.progress.replicas = replicas
     try:
-        for row in written:
+        for row in written if parquet else _with_lines(written):
             job.output.write(row)
+            if job.dead_letters is not None and row["error"] is not None:
+                job.dead_letters.write(row)
             job.account.add(row)
             job.progress.update(row)
     except Exception as error:
@@ -74,6 +83,10 @@ def _run(job: Job, replicas: int) -> None:
         if ours is None:
             raise
         raise ours from error
+    begun.close()
+    counted = begun.account()
+    job.account.replayed = counted["replayed"]
+    job.facts |= {"engine_restarts": counted["engine_restarts"], "replicas": replicas}
 
 
 class _Request:

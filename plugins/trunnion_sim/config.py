@@ -94,12 +94,12 @@ class SimConfig(PluginConfig):
     # faults
     fault: Fault | None = Field(
         None,
-        description="Fault on demand: refuse (429), hang, die in mid-stream, crash the engine, slow (ten times), "
-        "malformed, no_usage.",
+        description="Fault on demand: refuse (429), hang, die in mid-stream, crash the engine, exit with the process, "
+        "slow (ten times), malformed, no_usage.",
     )
     fault_marker: str = Field("", description="Only prompts that contain this text meet the fault; empty: all.")
     fault_after: int = Field(
-        1, ge=0, description="Tokens after which die, hang or crash strikes; at the latest before the last event."
+        1, ge=0, description="Tokens after which die, hang, crash or exit strikes; at the latest before the last event."
     )
     fault_rate: float = Field(1.0, ge=0, le=1, description="Share of those requests that the fault strikes.")
     faults: tuple[FaultRule, ...] = Field((), description="Further faults, by rate, number or time.")

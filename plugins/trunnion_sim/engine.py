@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ from .kv_feed import KVFeed
 from .speaker import Speaker
 from .tokens import prompt_text, prompt_token_ids
 
+_EXIT: Final = 70
+"""Code of a process that the fault ``exit`` ends."""
 _BREATH: Final = 8
 """Events after which a request that costs no time lets others have the loop."""
 
@@ -217,6 +220,8 @@ class SimEngine:
         """Break the stream, take the engine down, or stand still until it ends."""
         if fault == "die":
             raise Transient("the simulated engine broke this stream on demand")
+        if fault == "exit":
+            os._exit(_EXIT)
         if fault == "crash":
             self._crash()
         while not self._stopped:

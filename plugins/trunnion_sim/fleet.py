@@ -179,7 +179,7 @@ class Fleet:
                 self._lose(replica)
             elif kind == "finished":
                 self._finish(replica, job, ok=True)
-            elif kind == "halted" and job.owner == "crash":
+            elif kind == "halted" and job.owner in ("crash", "exit"):
                 self._lose(replica)
             elif kind == "halted" and job.owner == "die":
                 replica.core.remove(job, time)

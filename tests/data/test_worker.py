@@ -164,12 +164,31 @@ def test_an_engine_that_does_not_start_says_so_at_the_first_call(worker):
         one(pa.table({"prompt": ["a"]}))
 
 
-def test_a_dead_engine_fails_the_block_and_those_that_follow(worker):
-    one = worker(config=sim_config(config={"fault": "crash", "fault_marker": "boom"}))
+def test_an_engine_that_dies_for_good_fails_the_block_and_those_that_follow(worker):
+    crash = {"fault": "crash", "fault_marker": "boom"}
+    one = worker(config=sim_config(config=crash, recovery={"max_engine_restarts": 0}))
     assert one(pa.table({"prompt": ["a"]})).column("error").to_pylist() == [None]
     for prompt in ("boom", "a"):
         with pytest.raises(EngineDead):
             one(pa.table({"prompt": ["b", prompt]}))
+
+
+def test_a_row_that_kills_engines_is_set_apart(worker):
+    one = worker(config=sim_config(config={"fault": "crash", "fault_marker": "boom"}))
+    rows = one(pa.table({"prompt": ["a", "boom", "b"]})).to_pylist()
+    assert codes(rows) == [None, "row_quarantined", None]
+    assert codes(one(pa.table({"prompt": ["c"]})).to_pylist()) == [None]
+
+
+def test_adapters_that_rows_named_are_loaded_into_the_next_engine(worker, tmp_path):
+    (tmp_path / "loud").mkdir()
+    config = {"faults": [{"kind": "crash", "requests": [1]}], "adapters": []}
+    one = worker(config=sim_config(config=config, adapter_root=str(tmp_path)))
+    loud = [{"prompt": "a", "model": "loud"}]
+    assert one(pa.Table.from_pylist(loud)).to_pylist()[0]["generated_text"].isupper()
+    (row,) = one(pa.Table.from_pylist(loud)).to_pylist()  # the second request crashes its engine
+    assert row["error"] is None
+    assert row["generated_text"].isupper()
 
 
 def test_blocks_run_side_by_side(worker):

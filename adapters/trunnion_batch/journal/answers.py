@@ -11,6 +11,8 @@ from trunnion.completion import CompletionChoice, ToolCall
 from trunnion.events import TokenLogprob, Usage
 
 _FORMAT: Final = 1
+_HEAD: Final = bytes([0x94, _FORMAT])
+"""An array of four, the first of which is the format."""
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder()
 
@@ -36,12 +38,14 @@ def pack(completion: Completion) -> bytes:
     )
 
 
-def unpack(data: bytes) -> Completion | None:
-    """Return what :func:`pack` wrote; None for the format of another version."""
-    values = _decoder.decode(data)
-    if values[0] != _FORMAT:
-        return None
-    _, choices, usage, logprobs = values
+def is_readable(data: bytes) -> bool:
+    """Tell whether :func:`unpack` knows the format; that of another version it may not."""
+    return data[:2] == _HEAD
+
+
+def unpack(data: bytes) -> Completion:
+    """Return what :func:`pack` wrote."""
+    _, choices, usage, logprobs = _decoder.decode(data)
     return Completion(
         choices=[_read_choice(index, choice) for index, choice in enumerate(choices)],
         usage=None

@@ -7,12 +7,11 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trunnion import Completion
 from trunnion.errors import ConfigError
 
-from .answers import pack, unpack
+from .answers import is_readable, pack, unpack
 from .index import Index
 from .remote import RemoteWriter, cache_folder, download, open_folder
 from .segments import SUFFIX, LocalWriter, Writer, record
@@ -78,17 +77,23 @@ class Journal:
 
     def take(self, key: bytes) -> Completion | None:
         """Return the next answer of a key, or None if its row must be asked."""
+        data = self.take_packed(key)
+        return None if data is None else unpack(data)
+
+    def take_packed(self, key: bytes) -> bytes | None:
+        """Do as :meth:`take`, and leave the answer as it was written."""
         data = self._index.look(key) if self._share else self._index.take(key)
-        if data is None:
+        if data is None or not is_readable(data):
             return None
-        completion = unpack(data)
-        if completion is not None:
-            self.stats.replayed += 1
-        return completion
+        self.stats.replayed += 1
+        return data
 
     def add(self, key: bytes, completion: Completion) -> None:
         """Write the answer of a row. Raises :class:`ConfigError` if it cannot be written."""
-        payload = pack(completion)
+        self.add_packed(key, pack(completion))
+
+    def add_packed(self, key: bytes, payload: bytes) -> None:
+        """Do as :meth:`add` with what :func:`~.answers.pack` returned."""
         data = record(key, payload)
         self._writer.write(data)
         self.stats.recorded += 1
@@ -121,6 +126,12 @@ def local_path(uri: str) -> Path | None:
     return None if "://" in uri else Path(uri).expanduser()
 
 
+def absolute(uri: str) -> str:
+    """Return a URI that means the same in another process, whose working directory is another one."""
+    path = local_path(uri)
+    return uri if path is None else str(path.absolute())
+
+
 def _locked(folder: Path) -> int | None:
     """Make the folder, and hold it against other jobs, as long as this process lives."""
     try:
@@ -146,4 +157,4 @@ def _locked(folder: Path) -> int | None:
     return lock
 
 
-__all__: list[Any] = ["Journal", "JournalStats", "local_path"]
+__all__ = ["Journal", "JournalStats", "absolute", "local_path"]

@@ -82,6 +82,18 @@ def _kill(actors: set[Any]) -> None:
             ray.kill(actor)
 
 
+def known_rows(dataset: Dataset) -> int | None:
+    """Return the rows of a dataset where Ray knows them without running it, else None."""
+    count = getattr(dataset, "_meta_count", None)
+    if count is None:
+        return None
+    try:
+        rows = count()
+    except Exception:  # noqa: BLE001 - private, and a convenience
+        return None
+    return rows if isinstance(rows, int) else None
+
+
 def end_actors_with_job(dataset: Dataset) -> None:
     """Have the engines' actors ended if the execution of a dataset fails."""
     classes = getattr(dataset.context, "custom_execution_callback_classes", None)

@@ -26,6 +26,11 @@ class AdapterLoader:
         self._loaded = set(pipeline.info.adapters)
         self._lock = asyncio.Lock()
 
+    @property
+    def loaded(self) -> AbstractSet[str]:
+        """Return the adapters that are loaded."""
+        return self._loaded
+
     def missing(self, names: AbstractSet[str]) -> set[str]:
         """Return those that are not loaded yet."""
         return set(names - self._loaded)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trunnion import Bundle, MediaPolicy, PipelineSpec, StageSpec, get_registry
 from trunnion.spec import PlacementStrategy
+from trunnion_batch.answering import Share
+from trunnion_batch.recovery import Recovery
 from trunnion_ray.machine import cluster
 
 logger = logging.getLogger("trunnion.data")
@@ -99,6 +101,24 @@ class ProcessorConfig(BaseModel):
     on_error: Literal["row", "raise"] = Field(
         default="row",
         description="row: a row that fails keeps its columns and gets an `error`. raise: the first error ends the job.",
+    )
+    recovery: Recovery = Field(
+        default_factory=Recovery, description="What happens when something fails that is not a row's own fault."
+    )
+    journal: str | None = Field(
+        default=None,
+        description="Folder, a path on the driver's node or a URI of any file system that fsspec knows, for finished "
+        "answers: a job that was killed goes on from there.",
+    )
+    cache: str | None = Field(
+        default=None, description="Folder of answers that any later job may use, and that is never used up."
+    )
+    share: Share = Field(
+        default="deterministic",
+        description="Rows that the cache answers: those greedy or with a seed, which would come out the same, or all.",
+    )
+    max_error_rate: float | None = Field(
+        default=None, ge=0, le=1, description="Share of failed rows, of 100 or more, at which the job is given up."
     )
     split_blocks: bool = Field(
         default=True, description="Cut the dataset into blocks of batch_size rows first; off if its blocks fit already."

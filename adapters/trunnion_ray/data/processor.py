@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,14 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from trunnion.errors import ConfigError
 from trunnion.rows import RowColumns, RowOptions
+from trunnion_batch.account import Account
+from trunnion_batch.journal.journal import absolute
 
-from ._ray_private import end_actors_with_job
+from ._ray_private import end_actors_with_job, known_rows
 from .config import ProcessorConfig
+from .desk_client import make_desk
 from .dialect import Dialect, TrunnionDialect
+from .driven import Begun, run_job
 from .failures import RowFunction
 from .outside import Postprocess, Preprocess
 from .placement import describe, needs_group, placement, resources_of
@@ -36,10 +40,74 @@ class Processor:
     placed: Mapping[str, Any] = field(repr=False)
     before: Mapping[str, Any] = field(default_factory=dict, repr=False)
     after: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    _begun: list[Begun] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return the dataset of answered rows."""
-        config, job = self.config, self.job
+        begun = self.begin(dataset)
+        self._begun[:] = [begun]
+        return begun.dataset
+
+    def run(
+        self,
+        dataset: Dataset,
+        output: str,
+        *,
+        dead_letters: str | None = None,
+        summary: str | None = None,
+        overwrite: bool = False,
+        watched: Callable[[Account], None] | None = None,
+    ) -> dict[str, Any]:
+        """Answer every row of a dataset, write the rows, and return the account.
+
+        Args:
+            dataset: The rows.
+            output: A ``.jsonl`` or ``.parquet`` file here, which appears whole or not at all; rows come through the
+                driver. Or a folder, ending in ``/``, or a URI: the nodes write Parquet files into it side by side.
+            dead_letters: A file here for the rows that failed, which can be run again.
+            summary: Where the account is written to, as JSON.
+            overwrite: Whether files that exist are replaced.
+            watched: Told the account after every row.
+
+        Returns:
+            ``rows_in``, ``ok``, ``failed``, ``replayed``, ``errors`` by code with an example, tokens, seconds,
+            ``engine_restarts`` and more. ``rows_in == ok + failed`` was asserted.
+
+        Raises:
+            TrunnionError: What ended the job: an engine that stays dead, too many errors, a row where
+                ``on_error="raise"``. The journal, if there is one, has what was answered.
+        """
+        return run_job(
+            self,
+            dataset,
+            output,
+            dead_letters=dead_letters,
+            summary=summary,
+            overwrite=overwrite,
+            watched=watched,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the account of the dataset that this processor was last called with, as far as it was consumed.
+
+        ``partial`` tells whether rows are missing; None where it is not known how many there are.
+
+        Raises:
+            ConfigError: It was not called yet.
+        """
+        if not self._begun:
+            raise ConfigError("the processor has no dataset yet; call it with one, and consume what it returns")
+        return self._begun[0].account()
+
+    def begin(self, dataset: Dataset) -> Begun:
+        """Return the dataset of answered rows, with what counts them."""
+        config = self.config
+        journal, cache = (None if uri is None else absolute(uri) for uri in (config.journal, config.cache))
+        desk = make_desk(journal=journal, cache=cache, max_error_rate=config.max_error_rate)
+        return Begun(self._lazy(dataset, desk), desk, known_rows(dataset))
+
+    def _lazy(self, dataset: Dataset, desk: Any) -> Dataset:
+        config, job = self.config, replace(self.job, desk=desk)
         logger.info("%s", self.explain())
         if self.before and job.preprocess is not None:
             outside = Preprocess(function=job.preprocess, on_error=job.on_error)
@@ -133,6 +201,9 @@ def make_processor(
         max_pending=config.max_pending_requests,
         adapter_root=config.adapter_root,
         owns_group=needs_group(resources),
+        recovery=config.recovery,
+        keeps=bool(config.journal or config.cache),
+        share=config.share,
     )
     placed = dict(placement(resources, config.replicas[1]))
     if config.runtime_env is not None:

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 from ray.data import DataContext
@@ -16,7 +16,11 @@ from ray.data import DataContext
 from trunnion import GenerateRequest, PipelineSpec
 from trunnion.errors import EngineDead, InternalError, TrunnionError
 from trunnion.rows import RowColumns, RowOptions
+from trunnion_batch.answering import Share
+from trunnion_batch.recovery import Recovery
 
+from .desk import BlockCount
+from .desk_client import DeskClient
 from .dialect import Dialect, TrunnionDialect
 from .failures import RowFunction, row_failure
 from .outside import FAILED_BEFORE, failure_before
@@ -25,13 +29,16 @@ from .runner import Answer, BlockRunner, Outcome
 from .tables import Columns
 
 logger = logging.getLogger("trunnion.data")
+_EXAMPLE: Final = 500
+"""Characters of an error's message in the account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchJob:
     """Hold what crosses to the replicas; the functions are those that run in the engine's actor.
 
-    ``owns_group``: the actor's placement group is its own and goes when it goes.
+    ``owns_group``: the actor's placement group is its own and goes when it goes. ``desk``: the handle of the job's
+    :class:`~.desk.Desk`; ``keeps``: whether that has a journal or a cache.
     """
 
     spec: PipelineSpec
@@ -44,6 +51,10 @@ class BatchJob:
     max_pending: int | None = None
     adapter_root: str | None = None
     owns_group: bool = False
+    recovery: Recovery = field(default_factory=Recovery)
+    desk: Any = None
+    keeps: bool = False
+    share: Share = "deterministic"
 
 
 class BatchWorker:
@@ -58,13 +69,19 @@ class BatchWorker:
         self._failure: TrunnionError | None = None
         self._runner: BlockRunner | None = None
         self._before, self._after = threading.Lock(), threading.Lock()
+        self._desk: DeskClient | None = None
+        self._deaths_told = 0
         try:
             self._options = RowOptions(columns=job.columns, **job.options)
+            if job.desk is not None:
+                self._desk = DeskClient(job.desk, job.spec, keeps=job.keeps, share=job.share)
             self._runner = BlockRunner(
                 job.spec,
                 fail_fast=job.on_error == "raise",
                 max_pending=job.max_pending,
                 adapter_root=job.adapter_root,
+                recovery=job.recovery,
+                desk=self._desk,
             )
         except TrunnionError as error:
             self._failure = error
@@ -99,7 +116,18 @@ class BatchWorker:
         if not columns.table.num_rows:
             return self._empty(columns)
         rows, requests = self._read(columns)
-        return self._write(columns, rows, self._runner.run(requests))
+        call = None if self._desk is None else self._desk.call()
+        outcomes = self._runner.run(requests, call)
+        table, failed = self._write(columns, rows, outcomes)
+        assert table.num_rows == columns.table.num_rows, f"{columns.table.num_rows} rows in, {table.num_rows} out"
+        if self._desk is not None and call is not None:
+            self._desk.end(call, count_block(outcomes, failed), self._new_deaths(self._runner.deaths))
+        return table
+
+    def _new_deaths(self, deaths: int) -> int:
+        with self._before:
+            told, self._deaths_told = self._deaths_told, deaths
+        return deaths - told
 
     def _read(self, columns: Columns) -> tuple[list[dict[str, Any]], list[GenerateRequest | TrunnionError]]:
         """Preprocess every row and make its request, or note why it has none."""
@@ -140,7 +168,10 @@ class BatchWorker:
         except Exception as error:  # noqa: BLE001 - a value nobody thought of fails its row alone
             return row_failure("row", error)
 
-    def _write(self, columns: Columns, rows: list[dict[str, Any]], outcomes: list[Outcome]) -> pa.Table:
+    def _write(
+        self, columns: Columns, rows: list[dict[str, Any]], outcomes: list[Outcome]
+    ) -> tuple[pa.Table, dict[int, TrunnionError]]:
+        """Return the block, and the errors of rows on which postprocess failed, by their places."""
         job, dialect = self._job, self._job.dialect
         outputs = [
             dialect.answered(row, outcome) if isinstance(outcome, Answer) else dialect.failed(row, outcome)
@@ -148,7 +179,8 @@ class BatchWorker:
         ]
         if self._plain(columns):
             made = {name: [output[name] for output in outputs] for name in dialect.types}
-            return columns.extended(made, dialect.types)
+            return columns.extended(made, dialect.types), {}
+        late: dict[int, TrunnionError] = {}
         failed = [None if isinstance(outcome, Answer) else outcome for outcome in outcomes]
         originals = columns.rows() if any(failed) else []
         for original in originals:
@@ -163,10 +195,17 @@ class BatchWorker:
                 for name in dialect.consumed:
                     row.pop(name, None)
                 row.update(output)
-                written.append(row if job.postprocess is None else self._postprocess(columns, index, row))
-        return columns.written(written, dialect.types)
+                if job.postprocess is not None:
+                    result = self._postprocess(row)
+                    if isinstance(result, TrunnionError):
+                        late[index] = result
+                        result = self._failed(columns.rows()[index], result)
+                    written.append(result)
+                else:
+                    written.append(row)
+        return columns.written(written, dialect.types), late
 
-    def _postprocess(self, columns: Columns, index: int, row: dict[str, Any]) -> Mapping[str, Any]:
+    def _postprocess(self, row: dict[str, Any]) -> Mapping[str, Any] | TrunnionError:
         job = self._job
         assert job.postprocess is not None
         try:
@@ -175,7 +214,7 @@ class BatchWorker:
             failure = row_failure("postprocess", error)
             if job.on_error == "raise":
                 raise failure from error
-            return self._failed(columns.rows()[index], failure)
+            return failure
         if job.on_error == "row":
             result.setdefault(job.dialect.error, job.dialect.no_error)
         return result
@@ -198,6 +237,35 @@ class BatchWorker:
         if self._runner is not None:
             self._runner = None
             self._close()
+
+
+def count_block(outcomes: list[Outcome], late: Mapping[int, TrunnionError]) -> BlockCount:
+    """Count what became of a block's rows; ``late``: the errors of rows that failed after they were answered."""
+    errors: dict[str, tuple[int, str]] = {}
+    ok = replayed = prompt = cached = completion = 0
+    for index, outcome in enumerate(outcomes):
+        final = late.get(index, outcome)
+        if isinstance(final, TrunnionError):
+            count, message = errors.get(final.code, (0, final.message))
+            errors[final.code] = count + 1, message
+        else:
+            ok += 1
+        if isinstance(outcome, Answer):
+            replayed += outcome.replayed
+            usage = outcome.completion.usage
+            if usage is not None:
+                prompt += usage.prompt_tokens
+                cached += usage.cached_tokens
+                completion += usage.completion_tokens
+    return BlockCount(
+        rows=len(outcomes),
+        ok=ok,
+        replayed=replayed,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        completion_tokens=completion,
+        errors=tuple((code, count, message[:_EXAMPLE]) for code, (count, message) in errors.items()),
+    )
 
 
 def _close(runner: BlockRunner, *, owns_group: bool) -> None:

@@ -1,0 +1,142 @@
+"""Run a job to its end from here: rows stream through the driver into a file, and the account is drawn up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.data import Dataset
+
+from trunnion.errors import ConfigError, TrunnionError
+from trunnion_batch.account import Account
+from trunnion_batch.row_output import RowOutput, check_output, open_output
+
+from .failures import find_error
+
+if TYPE_CHECKING:
+    from .processor import Processor
+
+Watched = Callable[[Account], None]
+
+
+def run_job(
+    processor: Processor,
+    dataset: Dataset,
+    output: str,
+    *,
+    dead_letters: str | None = None,
+    summary: str | None = None,
+    overwrite: bool = False,
+    watched: Watched | None = None,
+) -> dict[str, Any]:
+    """See :meth:`~.processor.Processor.run`."""
+    folder = output.endswith("/") or "://" in output
+    if folder and dead_letters is not None:
+        raise ConfigError("dead_letters go with one output file; read the folder's failed rows", param="dead_letters")
+    for name, what in ((None if folder else output, "output"), (dead_letters, "dead_letters")):
+        if name is not None:
+            check_output(name, source="-", overwrite=overwrite, what=what)
+    job = processor.begin(dataset)
+    try:
+        if folder:
+            job.dataset.write_parquet(output, mode="overwrite" if overwrite else "append")
+            made = job.account()
+        else:
+            account = _through_driver(job.dataset, output, dead_letters, processor.job.dialect.error, watched)
+            made = balanced(job.account(), account)
+    except Exception as error:
+        ours = find_error(error)
+        if summary is not None:
+            _write(summary, {**job.account(), "partial": True})
+        if ours is None:
+            raise
+        raise ours from error
+    finally:
+        job.close()
+    if summary is not None:
+        _write(summary, made)
+    return made
+
+
+def _through_driver(
+    dataset: Dataset, output: str, dead_letters: str | None, error: str, watched: Watched | None
+) -> Account:
+    account = Account()
+    sinks = [open_output(output, None, None)]
+    dead: RowOutput | None = None
+    if dead_letters is not None:
+        dead = open_output(dead_letters, None, None)
+        sinks.append(dead)
+    try:
+        for row in rows_of(dataset):
+            sinks[0].write(row)
+            failed = row.get(error)
+            if failed and dead is not None:
+                dead.write(row)
+            account.add({**row, "error": failed or None})
+            if watched is not None:
+                watched(account)
+    except BaseException:
+        for sink in sinks:
+            sink.abandon()
+        raise
+    for sink in sinks:
+        sink.commit()
+    return account
+
+
+def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """Yield rows as plain Python values, a block at a time."""
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from table.to_pylist()
+
+
+def balanced(counted: dict[str, Any], account: Account) -> dict[str, Any]:
+    """Return a job's account, after the rows that came out were held against those that went in.
+
+    Postprocess may run behind the replicas, so what became of a row is told by the rows themselves.
+
+    Raises:
+        AssertionError: A row was lost or doubled.
+    """
+    account.replayed = counted["replayed"]
+    account.balance(counted["rows_in"])
+    own = account.summary(counted["rows_in"])
+    tokens = {name: counted[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens")}
+    return {**counted, **own, **tokens}
+
+
+def _write(path: str, values: Mapping[str, Any]) -> None:
+    Path(path).expanduser().write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+class Begun:
+    """Hold a job that was begun: its lazy dataset, and the desk that counts its blocks."""
+
+    def __init__(self, dataset: Dataset, desk: Any, rows: int | None) -> None:
+        self.dataset = dataset
+        self._desk = desk
+        self._rows = rows
+        self._last: dict[str, Any] | None = None
+
+    def account(self) -> dict[str, Any]:
+        """Return the account so far. ``partial``: whether rows are missing; None where the input's size is unknown."""
+        if self._last is None:
+            try:
+                made: dict[str, Any] = ray.get(self._desk.account.remote())
+            except TrunnionError:
+                raise
+            except Exception as error:
+                raise find_error(error) or error from error
+            made["partial"] = None if self._rows is None else made["rows_in"] < self._rows
+            return made
+        return self._last
+
+    def close(self) -> None:
+        """Bring the journal to safety; the last account stays."""
+        if self._last is None:
+            self._last = self.account()
+            ray.get(self._desk.close.remote())
