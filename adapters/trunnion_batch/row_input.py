@@ -69,7 +69,7 @@ class RowInput:
             self._open_parquet(path)
         elif name != "-":
             self._descriptor = os.open(path, os.O_RDONLY)
-            self.total = _count_lines(path)
+            self.total = count_lines(path)
 
     def _open_parquet(self, path: Path) -> None:
         parquet = import_parquet()
@@ -128,7 +128,8 @@ class RowInput:
             yield item
 
 
-def _count_lines(path: Path) -> int:
+def count_lines(path: Path) -> int:
+    """Return the number of lines, a last one without a line break included."""
     with path.open("rb") as file:
         last = b"\n"
         count = 0

@@ -7,11 +7,11 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
-from trunnion import Completion, GenerateRequest, Pipeline, PipelineSpec, Prepared, collect
-from trunnion.errors import EngineDead, TrunnionError
+from trunnion import Completion, Embedding, GenerateRequest, Pipeline, PipelineSpec, Prepared, Prompt, collect
+from trunnion.errors import DeadlineExceeded, EngineDead, TrunnionError
 
 from .admission import ALONE, Admission
 from .recovery import Recovery
@@ -23,6 +23,7 @@ QUARANTINED: Final = "row_quarantined"
 _STOP_SECONDS: Final = 30.0
 _LONGEST_WAIT: Final = 60.0
 
+T = TypeVar("T")
 Opener = Callable[[PipelineSpec], Awaitable[Pipeline]]
 
 
@@ -148,7 +149,35 @@ class Supervisor:
             TrunnionError: The row's own error. Its ``code`` is :data:`QUARANTINED` for a row that killed an engine
                 which ran nothing else, after it was in flight when two others died.
         """
-        item: GenerateRequest | Prepared = prepared or request
+        first: Prepared | None = prepared
+
+        async def ask(pipeline: Pipeline, deadline: float | None) -> Completion:
+            nonlocal first
+            item: GenerateRequest | Prepared = first or request
+            first = None  # it holds stream stages that see a part of the answer: good for one attempt
+            return await collect(pipeline.generate(item if deadline is None else _until(item, deadline)))
+
+        return await self._persist(ask, deaths, watch)
+
+    async def embed(
+        self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
+    ) -> list[Embedding]:
+        """Embed prompts, on as many engines as it takes; see :meth:`complete` for what it raises."""
+
+        async def ask(pipeline: Pipeline, deadline: float | None) -> list[Embedding]:
+            work = pipeline.embed(prompts, dimensions=dimensions, adapter=adapter)
+            if deadline is None:
+                return await work
+            try:
+                return await asyncio.wait_for(work, max(0.0, deadline - time.time()))
+            except TimeoutError as error:
+                raise DeadlineExceeded("the row took longer than row_timeout") from error
+
+        return await self._persist(ask, 0, None)
+
+    async def _persist(
+        self, ask: Callable[[Pipeline, float | None], Awaitable[T]], deaths: int, watch: SuspectWatch | None
+    ) -> T:
         deadline: float | None = None
         repeated = 0
         if deaths > ALONE:
@@ -160,18 +189,16 @@ class Supervisor:
             assert engine is not None  # nobody enters without one
             if self._recovery.row_timeout is not None:
                 deadline = deadline or time.time() + self._recovery.row_timeout
-                item = _until(item, deadline)
             try:
                 if level and watch is not None:
                     await watch.entering()
-                completion = await self._attempt(engine, item)
+                answer = await self._attempt(engine, ask, deadline)
             except EngineDead as error:
                 deaths += 1
                 self._died(engine, error)
                 if level == ALONE:
                     self._in_a_row = 0  # a row got its due, which is progress
                     raise _quarantined(error) from error
-                item = request  # what was prepared holds stream stages that saw a part of the answer
                 continue
             except TrunnionError as error:
                 if not error.retryable or repeated >= self._recovery.row_retries:
@@ -180,18 +207,19 @@ class Supervisor:
                 if deadline is not None and time.time() + wait >= deadline:
                     raise
                 repeated += 1
-                item = request
             else:
                 self.answered += 1
                 self._in_a_row = 0
-                return completion
+                return answer
             finally:
                 self._admission.leave(level)
                 if level and watch is not None:
                     watch.left()
             await asyncio.sleep(wait)
 
-    async def _attempt(self, engine: _Running, item: GenerateRequest | Prepared) -> Completion:
+    async def _attempt(
+        self, engine: _Running, ask: Callable[[Pipeline, float | None], Awaitable[T]], deadline: float | None
+    ) -> T:
         task = asyncio.current_task()
         assert task is not None  # coroutines run in tasks
         if engine.dead is not None:
@@ -199,7 +227,7 @@ class Supervisor:
         cancelling = task.cancelling()
         engine.tasks.add(task)
         try:
-            return await collect(engine.pipeline.generate(item))
+            return await ask(engine.pipeline, deadline)
         except asyncio.CancelledError:
             dead = engine.failure  # asked anew: it changes while the row waits
             if dead is not None and task.uncancel() <= cancelling:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from .state import STATE
 
@@ -21,15 +22,20 @@ def complain(message: str) -> None:
     say("error: " + " ".join(message.split()))
 
 
+def claim_stdout_bytes() -> BinaryIO:
+    """Do as :func:`claim_stdout`, for whoever writes bytes."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(own, "wb", buffering=1 << 16)
+
+
 def claim_stdout() -> TextIO:
     """Return a stream on the real stdout, and send what anyone else writes there to stderr.
 
     Engines and their processes print to stdout; results that are piped on must not be mixed with that.
     """
-    sys.stdout.flush()
-    own = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(own, "w", encoding="utf-8", buffering=1 << 16)
+    return io.TextIOWrapper(claim_stdout_bytes(), encoding="utf-8")
 
 
 def set_up_logging() -> None:

@@ -49,6 +49,16 @@ class Interrupts:
         """Return the exit code the signal asks for: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
+    def drain_with(self, drain: Callable[[], None]) -> None:
+        """Let the first SIGINT call ``drain``, on the running loop, instead of ending the command."""
+        loop = asyncio.get_running_loop()
+
+        def gently() -> None:
+            say("stopping: rows in flight are finished first; Ctrl-C again gives them up")
+            loop.call_soon_threadsafe(drain)
+
+        self.gently = gently
+
     def install(self) -> None:
         """Take SIGINT and SIGTERM over."""
         self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import json
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trunnion import EngineSpec, MediaPolicy, Pipeline, PipelineSpec
+from trunnion import EngineSpec, MediaPolicy, PipelineSpec
 from trunnion.rows import RowOptions
 from trunnion_batch.account import Account
 from trunnion_batch.answering import Answerer, Share
@@ -25,7 +24,7 @@ from trunnion_batch.supervisor import Supervisor
 from .console import say
 from .interrupts import Interrupts
 from .progress import Progress
-from .starting import start_pipeline
+from .starting import starter
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,15 +138,7 @@ class Job:
         """Run on an engine of this process. The first Ctrl-C lets what is in flight finish."""
         spec = PipelineSpec(engine=self.spec, hooks=self.hooks, media=self.media)
         with self.journals() as (journal, cache):
-            first = True
-
-            async def start(spec: PipelineSpec) -> Pipeline:
-                nonlocal first
-                pipeline = await start_pipeline(spec, quiet=not first)
-                first = False
-                return pipeline
-
-            supervisor = Supervisor(spec, self.recovery, opener=start)
+            supervisor = Supervisor(spec, self.recovery, opener=starter())
             try:
                 pipeline = await supervisor.start()
                 gc.collect()
@@ -166,7 +157,7 @@ class Job:
                     journals=tuple(one for one in (journal, cache) if one is not None),
                     watched=self.progress.update,
                 )
-                self._let_drain(batch, interrupts)
+                interrupts.drain_with(batch.drain)
                 self.progress.in_flight = lambda: batch.in_flight
                 with self.progress:
                     try:
@@ -178,13 +169,3 @@ class Job:
             finally:
                 interrupts.gently = None
                 await supervisor.stop()
-
-    @staticmethod
-    def _let_drain(batch: BatchRun, interrupts: Interrupts) -> None:
-        loop = asyncio.get_running_loop()
-
-        def drain() -> None:
-            say("stopping: rows in flight are finished first; Ctrl-C again gives them up")
-            loop.call_soon_threadsafe(batch.drain)
-
-        interrupts.gently = drain

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import chat, demo, engines, plugins, rows, serve, sim
+from . import chat, demo, engines, plugins, rows, run_batch, serve, sim
 from .console import complain
 from .options import Debug, Verbose
 from .state import STATE
@@ -27,6 +27,7 @@ app.add_typer(sim.app, name="sim")
 app.command("engines")(engines.engines)
 app.command("demo-model")(demo.demo_model)
 app.command("run")(rows.run)
+app.command("run-batch")(run_batch.run_batch)
 app.command("serve")(serve.serve)
 app.command("chat")(chat.chat)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -95,6 +95,19 @@ async def start_pipeline(spec: PipelineSpec, *, quiet: bool = False) -> Pipeline
     if not quiet and (fetched or startup.seconds >= _WORTH_TELLING):
         say(f"{spec.engine.engine} {startup}")
     return pipeline
+
+
+def starter() -> Callable[[PipelineSpec], Awaitable[Pipeline]]:
+    """Return what starts pipelines for a supervisor, and tells of the first one alone."""
+    first = True
+
+    async def start(spec: PipelineSpec) -> Pipeline:
+        nonlocal first
+        pipeline = await start_pipeline(spec, quiet=not first)
+        first = False
+        return pipeline
+
+    return start
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +42,13 @@ class Journal:
     as it had rows, so that rows that are alike stay distinct. Not thread-safe, except for :meth:`flush`.
     """
 
-    def __init__(self, uri: str, *, share: bool = False) -> None:
+    def __init__(self, uri: str, *, share: bool = False, readable: Callable[[bytes], bool] = is_readable) -> None:
         """Open or make a journal, and read what is in it. Blocks.
 
         Args:
             uri: A folder: a path or ``file://``, or a URI of any file system that fsspec knows.
             share: Whether it is a cache: an answer is given to every row of its key, and never used up.
+            readable: Tells whether an answer can be used; those that cannot are passed over.
 
         Raises:
             ConfigError: It cannot be opened, or another job is writing to it.
@@ -54,6 +56,7 @@ class Journal:
         self.uri = uri
         self.stats = JournalStats()
         self._share = share
+        self._readable = readable
         self._lock: int | None = None
         self._copies: tempfile.TemporaryDirectory[str] | None = None
         path = local_path(uri)
@@ -83,7 +86,7 @@ class Journal:
     def take_packed(self, key: bytes) -> bytes | None:
         """Do as :meth:`take`, and leave the answer as it was written."""
         data = self._index.look(key) if self._share else self._index.take(key)
-        if data is None or not is_readable(data):
+        if data is None or not self._readable(data):
             return None
         self.stats.replayed += 1
         return data

@@ -1,0 +1,234 @@
+"""Run one of OpenAI's batch files through an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .batch_options import (
+    JournalOption,
+    MaxErrorRate,
+    MaxRestarts,
+    Retries,
+    RowTimeout,
+    StallTimeout,
+    Summary,
+    recovery_settings,
+    summary_path,
+)
+from .console import claim_stdout_bytes, say
+from .interrupts import Interrupts, run_async
+from .options import Adapters, Debug, Hooks, Settings, Verbose, build_spec, hook_settings
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from trunnion import EngineSpec
+    from trunnion_batch.account import Account
+    from trunnion_batch.batch_files.files import LineFile, LineStream
+    from trunnion_batch.recovery import Recovery
+
+
+def run_batch(
+    *,
+    source: Annotated[
+        str, typer.Option("--input", "-i", metavar="FILE", help="Requests, one JSON object per line; - for stdin.")
+    ],
+    target: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Responses of the lines that succeeded; - for stdout.")
+    ],
+    errors: Annotated[
+        str | None,
+        typer.Option("--errors", "-e", metavar="FILE", help="Lines that failed; OUTPUT with .errors.jsonl."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="NAME", help="Engine plugin; if left out, the one that suits best."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Path or name of the model.")] = None,
+    served_model_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What lines call the model; if left out, the last part of its name."),
+    ] = None,
+    settings: Settings = None,
+    adapter: Adapters = None,
+    hook: Hooks = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Lines in flight; twice what the engine finds useful.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="End at the first line that is no request.")] = False,
+    journal: JournalOption = None,
+    max_error_rate: MaxErrorRate = None,
+    retries: Retries = None,
+    row_timeout: RowTimeout = None,
+    stall_timeout: StallTimeout = None,
+    max_restarts: MaxRestarts = None,
+    summary: Summary = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
+    debug: Debug = False,  # noqa: ARG001 - kept by its callback
+) -> None:
+    """Answer the requests of an OpenAI batch file: chat, completions and embeddings.
+
+    Responses are written as they come, into FILE.partial, which takes its name at the end. What was answered is kept in
+    a journal beside it until then, so that a run that was stopped goes on when the same command is given again. Ends
+    with 1 if every line failed, and with 130 if Ctrl-C stopped it.
+    """
+    from trunnion_batch.account import Account
+    from trunnion_batch.batch_files.files import LineFile, LineStream
+    from trunnion_batch.row_output import check_output
+
+    to_stdout = target == "-"
+    if to_stdout and errors is None:
+        raise typer.BadParameter("with --output - say where failed lines go: --errors FILE")
+    failed = errors or str(Path(target).with_suffix(".errors.jsonl"))
+    descriptor, total = _open_input(source)
+    for name, what in ((target, "--output"), (failed, "--errors")):
+        check_output(name, source=source, overwrite=overwrite, what=what)
+    spec = build_spec(engine, model, settings, adapter, batch=True)
+    own = journal is None and not to_stdout
+    account = Account(max_error_rate=max_error_rate)
+    job = _Job(
+        spec=spec,
+        hooks=hook_settings(hook),
+        name=served_model_name or Path(spec.model or spec.engine).name,
+        descriptor=descriptor,
+        results=LineStream(claim_stdout_bytes()) if to_stdout else LineFile(Path(target).expanduser()),
+        errors=LineFile(Path(failed).expanduser()),
+        account=account,
+        progress=Progress(total, account),
+        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
+        concurrency=concurrency,
+        strict=strict,
+        journal=f"{target}.journal" if own else journal,
+        journal_ends=own,
+        summary=summary_path(summary, target),
+    )
+    run_async(job.run)
+    if job.partial:
+        raise typer.Exit(130)
+    if job.n_in and not account.ok:
+        raise typer.Exit(1)
+
+
+def _open_input(source: str) -> tuple[int, int | None]:
+    from trunnion.errors import ConfigError
+    from trunnion_batch.row_input import count_lines
+
+    if source == "-":
+        return 0, None
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"--input {source} {'is a folder' if path.is_dir() else 'does not exist'}", param="--input")
+    return os.open(path, os.O_RDONLY), count_lines(path)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """Hold what one run needs, and end its files well whatever happens."""
+
+    spec: EngineSpec
+    hooks: dict[str, Any]
+    name: str
+    descriptor: int
+    results: LineFile | LineStream
+    errors: LineFile
+    account: Account
+    progress: Progress
+    recovery: Recovery
+    concurrency: int | None
+    strict: bool
+    journal: str | None
+    journal_ends: bool
+    summary: Path | None
+    n_in: int = 0
+    partial: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    async def run(self, interrupts: Interrupts) -> None:
+        try:
+            await self._answer(interrupts)
+        except BaseException:
+            self.partial = True
+            self._keep()
+            self._write_summary()
+            raise
+        if self.partial:
+            self._keep()
+        else:
+            self.results.commit()
+            self.errors.commit()
+            if self.journal_ends and self.journal is not None:
+                shutil.rmtree(self.journal, ignore_errors=True)
+        self.progress.tell(self.n_in, partial=self.partial)
+        self._write_summary()
+        if not self.partial:
+            say(f"{self.results.lines} responses" + (f" in {self.results.path}" if self.results.path else ""))
+            say(f"{self.errors.lines} failed lines in {self.errors.path}")
+
+    def _keep(self) -> None:
+        kept = [str(path) for path in (self.results.abandon(), self.errors.abandon()) if path is not None]
+        if kept:
+            say(f"what there is so far: {', '.join(kept)}")
+        if self.journal is not None:
+            say(f"to go on, run the same command again: the journal {self.journal} has what was answered")
+
+    def _write_summary(self) -> None:
+        if self.summary is not None:
+            facts = {**self.facts, "engine": self.spec.engine, "model": self.spec.model}
+            made = self.account.summary(self.n_in, partial=self.partial, **facts)
+            with contextlib.suppress(OSError):
+                self.summary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+    async def _answer(self, interrupts: Interrupts) -> None:
+        from trunnion import PipelineSpec
+        from trunnion_batch.batch_files import BatchFileRun
+        from trunnion_batch.batch_files.files import lines_ahead
+        from trunnion_batch.batch_files.model import SupervisedModel
+        from trunnion_batch.journal import Journal
+        from trunnion_batch.supervisor import Supervisor
+
+        from .starting import starter
+
+        spec = PipelineSpec(engine=self.spec, hooks=self.hooks)
+        with contextlib.ExitStack() as stack:
+            journal = None
+            if self.journal is not None:
+                journal = stack.enter_context(contextlib.closing(Journal(self.journal, readable=lambda _: True)))
+                if journal.stats.found:
+                    say(f"{journal.stats.found} answers of earlier runs are in the journal")
+            supervisor = Supervisor(spec, self.recovery, opener=starter())
+            try:
+                pipeline = await supervisor.start()
+                gc.collect()
+                gc.freeze()
+                batch = BatchFileRun(
+                    SupervisedModel(self.name, supervisor),
+                    self.spec,
+                    self.results,
+                    self.errors,
+                    self.account,
+                    concurrency=self.concurrency or 2 * pipeline.info.concurrency,
+                    strict=self.strict,
+                    journal=journal,
+                    watched=self.progress.update,
+                )
+                interrupts.drain_with(batch.drain)
+                self.progress.in_flight = lambda: batch.in_flight
+                with self.progress:
+                    try:
+                        await batch.run(lines_ahead(self.descriptor))
+                    finally:
+                        self.n_in = batch.n_in
+                        self.partial = batch.draining
+                        self.facts["engine_restarts"] = supervisor.deaths
+            finally:
+                interrupts.gently = None
+                await supervisor.stop()
