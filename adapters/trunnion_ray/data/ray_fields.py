@@ -140,7 +140,7 @@ def _detokenize(source: Source, _: dict[str, Any]) -> None:
 def _multimodal(source: Source, _: dict[str, Any]) -> None:
     if _stage(source, "prepare_multimodal_stage").enabled:
         field = "has_image" if source.has_image else "prepare_multimodal_stage"
-        raise _refuse(field, "batches take text alone so far; leave it off")
+        raise _refuse(field, "images in `messages` need no stage of their own; leave it off")
     _check_stage(source, "prepare_multimodal_stage")
 
 
