@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 from urllib.parse import urljoin
 
@@ -34,7 +35,10 @@ class MediaFetcher:
 
     def __init__(self, policy: MediaPolicy) -> None:
         self._policy = policy
+        self._trusted: ssl.SSLContext | None = None
         self._slots = asyncio.Semaphore(policy.max_concurrent_fetches)
+        # Threads of its own: a name that takes long to resolve must not keep those of the loop from other work.
+        self._names = ThreadPoolExecutor(policy.max_concurrent_fetches, thread_name_prefix="trunnion-media")
 
     async def fetch(self, url: str, where: str) -> bytes:
         """Return what a URL holds.
@@ -86,12 +90,14 @@ class MediaFetcher:
     async def _connect(self, target: Target, where: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
         try:
-            infos = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+            found = await loop.run_in_executor(self._names, _addresses, target.host, target.port)
         except UnicodeError as error:  # a label that no name can have
             raise _failure(where, f"{target.host} is no name of a host") from error
-        addresses = check_addresses(self._policy, (str(info[4][0]) for info in infos), target, where)
-        context = ssl.create_default_context() if target.scheme == "https" else None
-        name = target.host if context is not None else None
+        addresses = check_addresses(self._policy, found, target, where)
+        context, name = None, None
+        if target.scheme == "https":
+            self._trusted = context = self._trusted or ssl.create_default_context()  # slow: once
+            name = target.host
         failure = OSError("it has no address")
         for address in addresses:
             try:
@@ -118,6 +124,11 @@ class MediaFetcher:
 
 def _failure(where: str, what: str, *, retryable: bool = False) -> InvalidArgument:
     return InvalidArgument(f"{where}: {what}", param=where, retryable=retryable)
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Return what a name resolves to. Raises OSError, UnicodeError."""
+    return [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:

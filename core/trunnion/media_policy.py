@@ -14,6 +14,7 @@ from .errors import InvalidArgument, UnsupportedFeature
 
 _PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_NAME: Final = re.compile(r"[a-z0-9_.:-]+")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -93,11 +94,11 @@ def check_url(policy: MediaPolicy, url: str, where: str) -> Target:
             host = host.encode("idna").decode("ascii")
     except ValueError as error:  # UnicodeError is one
         raise InvalidArgument(f"{where} is not a valid URL: {error}", param=where) from error
-    if parts.scheme not in _PORTS or not host or _UNSAFE.search(url) or "%" in host:
-        raise InvalidArgument(f"{where} must be a plain http or https URL with a host", param=where)
     if "@" in parts.netloc:
         raise InvalidArgument(f"{where} must not hold a user or password", param=where)
-    host = host.rstrip(".").lower()
+    host = (host or "").rstrip(".").lower()
+    if parts.scheme not in _PORTS or not _NAME.fullmatch(host) or _UNSAFE.search(url):
+        raise InvalidArgument(f"{where} must be a plain http or https URL with a host", param=where)
     port = _PORTS[parts.scheme] if port is None else port
     if not any(_matches(allowed, host, port, parts.scheme) for allowed in policy.allowed_hosts):
         raise InvalidArgument(

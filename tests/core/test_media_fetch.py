@@ -1,6 +1,7 @@
 """Where media are fetched from, and what a server cannot do to whoever fetches. The servers are real ones."""
 
 import asyncio
+import threading
 
 import pytest
 import pytest_asyncio
@@ -79,12 +80,11 @@ def resolve_as(monkeypatch, *answers):
     """Let names mean these addresses, one list per question; returns the questions."""
     questions, left = [], list(answers)
 
-    async def getaddrinfo(host, port, **_):
+    def addresses(host, _):
         questions.append(host)
-        found = left.pop(0) if len(left) > 1 else left[0]
-        return [(None, None, None, "", (address, port)) for address in found]
+        return left.pop(0) if len(left) > 1 else left[0]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("trunnion.media_fetch._addresses", addresses)
     return questions
 
 
@@ -275,6 +275,20 @@ async def test_fetches_at_one_time_are_bounded(server):
     assert server.most == 2
 
 
+async def test_names_that_do_not_resolve_hold_nothing_else_up(server, monkeypatch):
+    """They wait in threads of the fetcher, and are given up in time."""
+    gate = threading.Event()
+    monkeypatch.setattr("trunnion.media_fetch._addresses", lambda *_: gate.wait(30) and [])
+    fetcher = MediaFetcher(MediaPolicy(allowed_hosts=["*"], timeout=0.2, max_concurrent_fetches=50))
+    try:
+        fetches = [asyncio.ensure_future(fetcher.fetch("http://slow.example/", WHERE)) for _ in range(50)]
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 10) == 7
+        for one in fetches:
+            assert (await refused(one)).retryable
+    finally:
+        gate.set()
+
+
 async def test_a_server_that_is_not_there(server):
     fetcher = MediaFetcher(MediaPolicy(allowed_hosts=["127.0.0.1:1"], allow_private_addresses=True))
     assert (await refused(fetcher.fetch("http://127.0.0.1:1/", WHERE))).retryable
@@ -312,6 +326,8 @@ async def test_a_server_that_is_not_there(server):
         ("*", "http://[fe80::1%25eth0]/", False),
         ("*", "http://[::1", False),
         ("*", "http:///a", False),
+        ("*", "http://./a", False),
+        ("*", "http://exa<mple.com/a", False),
         ("*", "http:example.com", False),
         ("*", "http://example.com:99999/", False),
         ("*", "http://example.com:x/", False),
