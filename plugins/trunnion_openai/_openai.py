@@ -108,6 +108,12 @@ def _broken(cause: BaseException | None, where: str) -> TrunnionError | None:
     return None
 
 
+def headers_of(error: Exception) -> Mapping[str, str]:
+    """Return the headers of the answer that the client raised; none where there was no answer."""
+    headers: Mapping[str, str] = error.response.headers if isinstance(error, openai.APIStatusError) else {}
+    return headers
+
+
 def lost(error: Exception) -> bool:
     """Tell whether the connection was not made, or broke: another address may do better."""
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from trunnion.plugin import PluginConfig
+
+from .prices import Prices
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 _SECRET_HEADERS: Final = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization", "cookie"})
@@ -43,8 +46,36 @@ class OpenAIConfig(PluginConfig):
         description="Which API generates. auto: chat for messages, completions for text and token ids. chat or "
         "completions: an endpoint that has this one alone; what it does not take is refused.",
     )
+    weights: tuple[float, ...] | None = Field(
+        default=None,
+        description="Share of the requests for each address of base_url, in its order; 0 for one that is asked only "
+        "while no other can be. None: all the same.",
+    )
+    concurrency: Literal["adaptive", "fixed"] = Field(
+        default="adaptive",
+        description="adaptive: as many requests in flight as the endpoint profits from, found by its throughput, fewer "
+        "where it refuses them. fixed: max_concurrency at once.",
+    )
     max_concurrency: int = Field(
-        default=512, ge=1, description="Requests in flight at once, and connections in the one pool; others wait."
+        default=512,
+        ge=1,
+        description="Requests in flight at once at most, and connections in the one pool; others wait.",
+    )
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Requests sent per minute, repetitions included; None for no limit."
+    )
+    tokens_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Tokens per minute, prompt and completion: estimated when a request is sent, and set right by the "
+        "answer's usage. None for no limit.",
+    )
+    limit_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Part of the two limits, and of what the endpoint says is left of its own, that this engine may "
+        "use. A batch on several replicas divides it by their number itself.",
     )
     keepalive: float = Field(
         default=5.0, ge=0, description="Time an idle connection is kept; below what the server grants."
@@ -63,7 +94,14 @@ class OpenAIConfig(PluginConfig):
         default=2,
         ge=0,
         description="Repetitions of a request that failed in a way that may pass, before its first token alone. "
-        "Going on to another address after a connection failed is not counted.",
+        "Going on to another address after a connection failed is not counted, nor is a refusal by which the engine "
+        "learnt to send less.",
+    )
+    retry_budget: float = Field(
+        default=0.2,
+        ge=0,
+        description="Repetitions of all requests together, as a share of the requests, and a few more; beyond it a "
+        "failure is not repeated, so that an outage does not multiply the load.",
     )
     retry_backoff: float = Field(
         default=0.5, ge=0, description="Wait before the first repetition; doubled for each further one, less a jitter."
@@ -102,6 +140,9 @@ class OpenAIConfig(PluginConfig):
         default=None,
         description="Path or name of the model's tokenizer, for stages that need one: with api=completions it lets "
         "messages be templated here.",
+    )
+    prices: Prices | None = Field(
+        default=None, description="Prices of the model; told in EngineInfo.details, for whoever counts the cost."
     )
     extra_body: dict[str, Any] = Field(
         default_factory=dict,
@@ -143,6 +184,14 @@ class OpenAIConfig(PluginConfig):
         if secret:
             msg = f"header {secret[0]!r} holds a secret; name its environment variable in headers_env or api_key_env"
             raise ValueError(msg)
+        if self.weights is not None:
+            count = len(self.base_urls)
+            if len(self.weights) != count:
+                msg = f"weights has {len(self.weights)} values for {count} address(es); give one for each in base_url"
+                raise ValueError(msg)
+            if min(self.weights) < 0 or not 0 < max(self.weights) < math.inf:
+                msg = "weights must be 0 or more, one of them above it"
+                raise ValueError(msg)
         twice = {name.lower() for name in self.headers} & {name.lower() for name in self.headers_env}
         if twice:
             msg = f"header {min(twice)!r} is given in headers and in headers_env; keep one"

@@ -90,5 +90,10 @@ def describe(found: Found, config: OpenAIConfig) -> EngineInfo:
         capabilities=capabilities(found.dialect, config.api),
         adapters=found.adapters,
         library=f"openai {VERSION}",
-        details={"dialect": found.dialect, "base_urls": list(config.base_urls), "owned_by": found.owner},
+        details={
+            "dialect": found.dialect,
+            "base_urls": list(config.base_urls),
+            "owned_by": found.owner,
+            **({} if config.prices is None else {"prices": config.prices.told()}),
+        },
     )

@@ -1,32 +1,28 @@
-"""Spread requests over several addresses, and leave alone for a while those that fail."""
+"""Spread requests over several addresses by weight, and leave alone for a while those that fail."""
 
 from __future__ import annotations
 
-import itertools
-import logging
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from trunnion.errors import TrunnionError
-
-from .config import OpenAIConfig
-from .retry import backoff
-
-logger = logging.getLogger("trunnion.openai")
+from .limits import Quota, Spent
 
 
 class Endpoint:
-    """Hold one address: its client, what is in flight there, and until when it is left alone."""
+    """Hold one address: its client, what is in flight there, what it says is left, until when it is left alone."""
 
-    __slots__ = ("client", "cool_until", "in_flight", "turn", "url")
+    __slots__ = ("client", "cool_until", "in_flight", "quota", "turn", "url", "weight")
 
-    def __init__(self, url: str, client: Any) -> None:
+    def __init__(self, url: str, client: Any, *, weight: float = 1.0, quota: Quota | None = None) -> None:
         self.url = url
         self.client = client
+        self.weight = weight
+        self.quota = Quota(1.0, 0.0) if quota is None else quota
         self.in_flight = 0
         self.cool_until = 0.0
-        self.turn = 0
+        self.turn = 0.0
 
     def rest(self, seconds: float) -> None:
         """Leave the address alone for so many seconds."""
@@ -34,19 +30,33 @@ class Endpoint:
 
 
 class Endpoints:
-    """Choose an address for each request: the one with the least in flight, the longest unused of equals."""
+    """Choose an address for each request: the one with the least in flight for its weight, in turn among equals."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self.all = tuple(endpoints)
-        self._turns = itertools.count(1)
 
-    def pick(self, avoid: frozenset[str] = frozenset()) -> Endpoint:
-        """Return an address; one of those to avoid, or one that rests, only where there is no other."""
+    def pick(self, avoid: frozenset[str] = frozenset(), tokens: float = 0.0) -> Endpoint:
+        """Return an address; one to avoid, that rests, or whose own limit is reached, only where there is no other.
+
+        An address of weight 0 is taken only where those with one are out of the question.
+        """
         if len(self.all) == 1:
             return self.all[0]
         now = time.monotonic()
-        chosen = min(self.all, key=lambda e: (max(0.0, e.cool_until - now), e.url in avoid, e.in_flight, e.turn))
-        chosen.turn = next(self._turns)
+
+        lead = max(one.turn for one in self.all)
+
+        def turn(one: Endpoint) -> float:
+            step = 1 / (one.weight or 1.0)
+            return max(one.turn, lead - step) + step  # one that was away has not saved its turns up
+
+        def order(one: Endpoint) -> tuple[float, ...]:
+            in_flight = one.in_flight / (one.weight or 1.0)
+            rests = max(0.0, one.cool_until - now)
+            return rests, one.url in avoid, one.quota.wait(tokens), not one.weight, in_flight, turn(one)
+
+        chosen = min(self.all, key=order)
+        chosen.turn = turn(chosen)
         return chosen
 
     def fresh(self, tried: frozenset[str]) -> bool:
@@ -55,43 +65,8 @@ class Endpoints:
         return any(e.url not in tried and e.cool_until <= now for e in self.all)
 
 
-class Attempts:
-    """Count the attempts of one request, choose where each goes, and wait between them."""
-
-    __slots__ = ("_config", "_deadline", "_endpoints", "_retries", "_tried")
-
-    def __init__(self, config: OpenAIConfig, endpoints: Endpoints, deadline: float | None) -> None:
-        """``deadline``: seconds since the epoch, beyond which there is no use in waiting."""
-        self._config = config
-        self._endpoints = endpoints
-        self._deadline = deadline
-        self._tried: frozenset[str] = frozenset()
-        self._retries = 0
-
-    def next(self) -> Endpoint:
-        """Return the address of the next attempt."""
-        return self._endpoints.pick(self._tried)
-
-    def wait(self, endpoint: Endpoint, error: TrunnionError, *, lost: bool) -> float:
-        """Return the seconds to wait before the next attempt. Raises the error if there is to be none."""
-        config = self._config
-        self._tried |= {endpoint.url}
-        several = len(self._endpoints.all) > 1
-        if several and (lost or error.http_status in (429, 502, 503)):
-            endpoint.rest(config.cool_down if error.retry_after is None else error.retry_after)
-            logger.info("%s is left alone for a while: %s", endpoint.url, error)
-        if not error.retryable:
-            raise error
-        elsewhere = several and self._endpoints.fresh(self._tried)
-        if lost and elsewhere:
-            return 0.0
-        if self._retries >= config.max_retries:
-            raise error
-        asked = error.retry_after
-        seconds = 0.0 if elsewhere else backoff(config, self._retries, asked)
-        self._retries += 1
-        if not elsewhere and asked is not None and asked > config.max_retry_wait:
-            raise error
-        if self._deadline is not None and time.time() + seconds >= self._deadline:
-            raise error
-        return seconds
+async def send_turn(endpoint: Endpoint, tokens: float) -> Spent:
+    """Wait until the endpoint's own limits allow a request of so many tokens, and take note that it is sent."""
+    while (seconds := endpoint.quota.wait(tokens)) > 0:  # noqa: ASYNC110 - the time is known
+        await asyncio.sleep(seconds)
+    return endpoint.quota.spend(tokens)

@@ -13,12 +13,15 @@ from trunnion.errors import ConfigError, EngineDead, InternalError, TrunnionErro
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
 
+from .adaptive import Adaptive
 from .body import BodyWriter, WireRequest
 from .config import OpenAIConfig
 from .flight import Flight
+from .gate import Fixed, Gate, Place
 
 if TYPE_CHECKING:
-    from .endpoints import Attempts, Endpoint
+    from .attempts import Attempts
+    from .endpoints import Endpoint
     from .http import Http
 
 T = TypeVar("T")
@@ -38,9 +41,9 @@ class OpenAIEngine:
         self._config = OpenAIConfig() if config is None else config
         self._http: Http | None = None
         self._writer: BodyWriter | None = None
-        self._gate = asyncio.Semaphore(self._config.max_concurrency)
+        most = self._config.max_concurrency
+        self._gate = Gate(Adaptive(most) if self._config.concurrency == "adaptive" else Fixed(most))
         self._flights: set[Flight] = set()
-        self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._info: EngineInfo | None = None
@@ -65,7 +68,7 @@ class OpenAIEngine:
         from .http import Http
 
         config = self._config
-        self._http = Http(config)
+        self._http = Http(config, self._gate)
         found = await self._http.look(self._model)
         self._model = found.model
         info = describe(found, config)
@@ -96,33 +99,39 @@ class OpenAIEngine:
         wire = self._writer.write(request)
         headers = {"X-Client-Request-Id": request.request_id, **(request.trace or {})}
         flight = Flight(self._config.total_timeout)
-        async with self._admitted(flight):
-            attempts = http.attempts(request.deadline)
+        attempts = http.attempts(wire, request.deadline)
+        async with self._admitted(flight, attempts) as place:
             if not wire.stream:
-                yield await self._exchange(http, flight, attempts, wire, headers, request)
+                yield await self._exchange(http, flight, attempts, place, wire, headers, request)
                 return
             while True:
-                endpoint = attempts.next()
+                endpoint = await flight.wait(attempts.next)
                 yielded = False
+                event: GenerateEvent | None = None
                 try:
-                    async with contextlib.aclosing(http.stream(endpoint, flight, wire, headers, request)) as events:
+                    stream = http.stream(endpoint, attempts.spent, flight, wire, headers, request)
+                    async with contextlib.aclosing(stream) as events:
                         async for event in events:
+                            if event.usage is not None:  # the last one: nothing can fail any more
+                                attempts.answered(event.usage.total_tokens)
                             yielded = True
                             yield event
                 except Exception as error:  # noqa: BLE001 - mapped, and raised unless it is sent again
                     failure = http.failure(error, endpoint, request.adapter)
                     if yielded:
+                        attempts.cut(failure)
                         raise failure from _original(error, failure)
                     seconds = _wait(attempts, endpoint, failure, error)
                 else:
                     return
-                await flight.wait(asyncio.sleep, seconds)
+                await _pause(flight, place, seconds)
 
     async def _exchange(  # noqa: PLR0917 - the parts of one request
         self,
         http: Http,
         flight: Flight,
         attempts: Attempts,
+        place: Place,
         wire: WireRequest,
         headers: Mapping[str, str],
         request: GenerateRequest,
@@ -130,43 +139,52 @@ class OpenAIEngine:
         def read(data: bytes, where: str) -> GenerateEvent:
             return http.reader(request, wire, where).whole(data)
 
-        return await self._whole(http, flight, attempts, wire, headers, read, request.adapter)
+        def used(event: GenerateEvent) -> int | None:
+            return None if event.usage is None else event.usage.total_tokens
+
+        return await self._whole(http, flight, attempts, place, wire, headers, read, used, request.adapter)
 
     async def _whole(  # noqa: PLR0917 - the parts of one request
         self,
         http: Http,
         flight: Flight,
         attempts: Attempts,
+        place: Place,
         wire: WireRequest,
         headers: Mapping[str, Any],
         read: Callable[[bytes, str], T],
+        used: Callable[[T], int | None],
         adapter: str | None = None,
     ) -> T:
-        """Send a request whose answer is one body, again where that may help, and return what ``read`` makes of it."""
+        """Send a request whose answer is one body, again where that may help, and return what ``read`` makes of it.
+
+        ``used`` returns the tokens that the answer says it took.
+        """
         while True:
-            endpoint = attempts.next()
+            endpoint = await flight.wait(attempts.next)
             try:
-                data = await flight.wait(http.whole, endpoint, wire, headers)
-                return read(data, endpoint.url + wire.path)
+                data = await flight.wait(http.whole, endpoint, attempts.spent, wire, headers)
+                answer = read(data, endpoint.url + wire.path)
             except Exception as error:  # noqa: BLE001 - mapped, and raised unless it is sent again
                 failure = http.failure(error, endpoint, adapter)
                 seconds = _wait(attempts, endpoint, failure, error)
-            await flight.wait(asyncio.sleep, seconds)
+            else:
+                attempts.answered(used(answer))
+                return answer
+            await _pause(flight, place, seconds)
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, flight: Flight) -> AsyncIterator[None]:
+    async def _admitted(self, flight: Flight, attempts: Attempts) -> AsyncIterator[Place]:
         """Hold one of the places of requests in flight; ``stop()`` ends those that wait for one as well."""
         self._flights.add(flight)
         self._idle.clear()
+        place = Place(self._gate)
         try:
-            await flight.wait(self._gate.acquire)
-            self._running += 1
-            try:
-                yield
-            finally:
-                self._running -= 1
-                self._gate.release()
+            await flight.wait(place.take)
+            yield place
         finally:
+            attempts.over()
+            place.leave()
             self._flights.discard(flight)
             if not self._flights:
                 self._idle.set()
@@ -194,8 +212,12 @@ class OpenAIEngine:
             def read(data: bytes, where: str) -> list[Embedding]:
                 return read_embeddings(data, values, where)
 
-            async with self._admitted(flight):
-                found = await self._whole(http, flight, http.attempts(None), wire, {}, read, adapter)
+            def used(made: list[Embedding]) -> int:
+                return sum(embedding.usage.prompt_tokens for embedding in made)
+
+            attempts = http.attempts(wire, None)
+            async with self._admitted(flight, attempts) as place:
+                found = await self._whole(http, flight, attempts, place, wire, {}, read, used, adapter)
             return list(zip(indexes, found, strict=True))
 
         tasks = [asyncio.ensure_future(one(*batch)) for batch in batches]
@@ -222,9 +244,10 @@ class OpenAIEngine:
         def read(data: bytes, where: str) -> Any:
             return decode(any_decoder, data, where)
 
-        async with self._admitted(flight):
-            wire = WireRequest(path, body, stream=False, chat=False)
-            return await self._whole(http, flight, http.attempts(None), wire, canonical(headers or {}), read)
+        wire = WireRequest(path, body, stream=False, chat=False)
+        attempts = http.attempts(wire, None)
+        async with self._admitted(flight, attempts) as place:
+            return await self._whole(http, flight, attempts, place, wire, canonical(headers or {}), read, _tokens)
 
     def _ready(self) -> Http:
         if self._stopping:
@@ -234,12 +257,16 @@ class OpenAIEngine:
         return self._http
 
     def load(self) -> LoadReport:
-        """Return this engine's own requests; what others send to the endpoint is not known here."""
+        """Return this engine's own requests; what others send to the endpoint is not known here.
+
+        ``capacity`` is what is sent at once at present, which changes where ``concurrency`` is adaptive.
+        """
+        running = self._gate.running
         return LoadReport(
-            running=self._running,
-            waiting=len(self._flights) - self._running,
+            running=running,
+            waiting=len(self._flights) - running,
             timestamp=time.monotonic(),
-            capacity=self._config.max_concurrency,
+            capacity=self._gate.control.limit,
         )
 
     async def check_health(self) -> None:
@@ -257,8 +284,9 @@ class OpenAIEngine:
         for flight in tuple(self._flights):
             flight.stop()
         with contextlib.suppress(TimeoutError):  # whoever holds a stream without reading it never ends
-            async with asyncio.timeout(_PATIENCE if self._running else 0.1):
+            async with asyncio.timeout(_PATIENCE if self._gate.running else 0.1):
                 await self._idle.wait()
+        self._gate.close()
         http, self._http = self._http, None
         if http is not None:
             await http.close()
@@ -266,6 +294,21 @@ class OpenAIEngine:
 
 def _original(error: Exception, failure: TrunnionError) -> BaseException | None:
     return error.__cause__ if error is failure else error
+
+
+async def _pause(flight: Flight, place: Place, seconds: float) -> None:
+    """Wait before a repetition; the place is somebody else's meanwhile."""
+    if seconds > 0:
+        place.leave()
+        await flight.wait(asyncio.sleep, seconds)
+        await flight.wait(place.take_again)
+
+
+def _tokens(answer: Any) -> int | None:
+    """Return the tokens that a relayed answer says it took, if it says."""
+    usage = answer.get("usage") if isinstance(answer, Mapping) else None
+    total = usage.get("total_tokens") if isinstance(usage, Mapping) else None
+    return total if isinstance(total, int) else None
 
 
 def _wait(attempts: Attempts, endpoint: Endpoint, failure: TrunnionError, error: Exception) -> float:

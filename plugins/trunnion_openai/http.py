@@ -15,12 +15,16 @@ from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest
 
 from . import _openai
+from .attempts import Attempts, Shared
 from .body import WireRequest
 from .config import OPENAI_URL, OpenAIConfig
 from .describe import Found, find
-from .endpoints import Attempts, Endpoint, Endpoints
+from .endpoints import Endpoint, Endpoints
 from .events import EventReader
 from .flight import Flight
+from .gate import Gate
+from .limits import Limits, Quota, Spent, estimate
+from .retry import RetryBudget
 from .sse import ErrorData, EventSplitter
 from .wire import ModelList, decode, models_decoder
 
@@ -35,7 +39,7 @@ _POLL: Final = 0.25
 class Http:
     """Hold the pool and the clients of all addresses. Belongs to the loop it is made on."""
 
-    def __init__(self, config: OpenAIConfig) -> None:
+    def __init__(self, config: OpenAIConfig, gate: Gate) -> None:
         """Read the secrets. Raises :class:`ConfigError` for a variable that is not set."""
         self._config = config
         named = {name: _secret(variable, "headers_env") for name, variable in config.headers_env.items()}
@@ -52,13 +56,29 @@ class Http:
         if not ours:  # what the environment says of OpenAI's account is nobody else's business
             for name in ("OpenAI-Organization", "OpenAI-Project"):
                 self._headers.setdefault(name, _openai.OMIT)
+        weights = config.weights or (1.0,) * len(config.base_urls)
         self._endpoints = Endpoints(
-            [Endpoint(url, _openai.make_client(url, self._pool, key, config)) for url in config.base_urls]
+            [
+                Endpoint(
+                    url,
+                    _openai.make_client(url, self._pool, key, config),
+                    weight=weight,
+                    quota=Quota(config.limit_share, config.max_retry_wait),
+                )
+                for url, weight in zip(config.base_urls, weights, strict=True)
+            ]
+        )
+        self._shared = Shared(
+            config=config,
+            endpoints=self._endpoints,
+            gate=gate,
+            budget=RetryBudget(config.retry_budget),
+            limits=Limits(config),
         )
 
-    def attempts(self, deadline: float | None) -> Attempts:
+    def attempts(self, wire: WireRequest, deadline: float | None) -> Attempts:
         """Return the attempts of one request; ``deadline`` in seconds since the epoch."""
-        return Attempts(self._config, self._endpoints, deadline)
+        return Attempts(self._shared, deadline, estimate(wire.body))
 
     @staticmethod
     def reader(request: GenerateRequest, wire: WireRequest, where: str) -> EventReader:
@@ -70,14 +90,23 @@ class Http:
         """Return the error of the tree for what was raised while an endpoint was spoken to."""
         return _openai.failure(error, endpoint.url, adapter=adapter)
 
-    async def _post(self, endpoint: Endpoint, wire: WireRequest, headers: Mapping[str, Any]) -> Any:
-        return await _openai.post(endpoint.client, wire.path, wire.body, {**self._headers, **headers})
+    async def _post(self, endpoint: Endpoint, spent: Spent, wire: WireRequest, headers: Mapping[str, Any]) -> Any:
+        try:
+            response = await _openai.post(endpoint.client, wire.path, wire.body, {**self._headers, **headers})
+        except Exception as error:
+            endpoint.quota.heard(spent, _openai.headers_of(error))
+            raise
+        endpoint.quota.heard(spent, response.headers)
+        return response
 
-    async def whole(self, endpoint: Endpoint, wire: WireRequest, headers: Mapping[str, Any]) -> bytes:
-        """Return the body of the answer; raises what the client raises."""
+    async def whole(self, endpoint: Endpoint, spent: Spent, wire: WireRequest, headers: Mapping[str, Any]) -> bytes:
+        """Return the body of the answer; raises what the client raises.
+
+        ``spent`` is what had been sent to the endpoint with this request.
+        """
         endpoint.in_flight += 1
         try:
-            response = await self._post(endpoint, wire, headers)
+            response = await self._post(endpoint, spent, wire, headers)
             try:
                 data: bytes = await response.aread()
             finally:
@@ -86,9 +115,10 @@ class Http:
         finally:
             endpoint.in_flight -= 1
 
-    async def stream(
+    async def stream(  # noqa: PLR0917 - the parts of one request
         self,
         endpoint: Endpoint,
+        spent: Spent,
         flight: Flight,
         wire: WireRequest,
         headers: Mapping[str, Any],
@@ -102,7 +132,7 @@ class Http:
         response: Any = None
         reader = self.reader(request, wire, endpoint.url + wire.path)
         try:
-            response = await flight.wait(self._post, endpoint, wire, headers)
+            response = await flight.wait(self._post, endpoint, spent, wire, headers)
             kind = response.headers.get("content-type", "")
             if kind.startswith(("application/json", "text/html")):  # an error, or an endpoint that knows no streams
                 last = reader.whole(await flight.wait(response.aread))

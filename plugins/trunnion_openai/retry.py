@@ -6,8 +6,14 @@ import random
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from .config import OpenAIConfig
+
+RESERVE: Final = 10
+"""Repetitions that are allowed before any request has earned one."""
+_SAVED: Final = 1000
+"""Requests whose share of repetitions is kept for later."""
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -49,3 +55,24 @@ def backoff(config: OpenAIConfig, attempt: int, asked: float | None) -> float:
         return asked * (1 + 0.1 * random.random())  # noqa: S311 - never less than was asked for
     ceiling = min(config.retry_backoff * 2.0**attempt, config.max_retry_wait)
     return ceiling * (0.5 + 0.5 * random.random())  # noqa: S311 - spreads clients, keeps no secret
+
+
+class RetryBudget:
+    """Allow repetitions as a share of the requests, so that an outage does not multiply the load."""
+
+    def __init__(self, share: float) -> None:
+        """``share``: repetitions per request; a few more are allowed at the start, and kept for later."""
+        self._share = share
+        self._most = RESERVE + _SAVED * share if share else 0.0
+        self._left = float(RESERVE) if share else 0.0
+
+    def earn(self) -> None:
+        """Take note of a request."""
+        self._left = min(self._left + self._share, self._most)
+
+    def spend(self) -> bool:
+        """Take one repetition from the budget; False if it is used up."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -22,8 +22,12 @@ from endpoint_servers import (
 from trunnion import collect
 from trunnion.errors import InternalError, InvalidArgument, Overloaded, Transient
 from trunnion_openai.config import OpenAIConfig
-from trunnion_openai.endpoints import Attempts, Endpoint, Endpoints
-from trunnion_openai.retry import backoff
+from trunnion_openai.adaptive import Adaptive
+from trunnion_openai.attempts import Attempts, Shared
+from trunnion_openai.endpoints import Endpoint, Endpoints
+from trunnion_openai.gate import Fixed, Gate
+from trunnion_openai.limits import Limits, Quota
+from trunnion_openai.retry import RESERVE, RetryBudget, backoff
 
 
 def after(failures, *, otherwise):
@@ -171,13 +175,23 @@ def test_the_one_that_rests_is_taken_only_where_there_is_no_other():
     assert not both.fresh(frozenset())
 
 
-def test_an_overloaded_address_rests_as_long_as_it_asks():
+def attempts_of(endpoints, *, control=None, **config):
+    """Return the attempts of one request over these endpoints."""
+    made = OpenAIConfig(**config)
+    gate = Gate(control or Fixed(8))
+    shared = Shared(
+        config=made, endpoints=endpoints, gate=gate, budget=RetryBudget(made.retry_budget), limits=Limits(made)
+    )
+    return Attempts(shared, None)
+
+
+async def test_an_overloaded_address_rests_as_long_as_it_asks():
     both = Endpoints([Endpoint("a", None), Endpoint("b", None)])
-    attempts = Attempts(OpenAIConfig(max_retries=2, cool_down=1.0), both, None)
-    first = attempts.next()
+    attempts = attempts_of(both, max_retries=2, cool_down=1.0)
+    first = await attempts.next()
     assert attempts.wait(first, Overloaded("full", retry_after=100.0), lost=False) == 0.0  # the other is asked at once
     assert first.cool_until > time.monotonic() + 50
-    assert attempts.next() is not first
+    assert await attempts.next() is not first
 
 
 async def test_a_connection_that_was_closed_while_idle_is_no_failure():
