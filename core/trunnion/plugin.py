@@ -76,6 +76,9 @@ class EnginePlugin:
             built: ``factory`` is called with a path. A setting ``revision`` goes to the model's source. False for an
             engine to which it is a mere name; one that runs on "remote" hardware alone is never given a path, and
             one written for plugin API 1.0 gets bare names (of the Hub) as they are written.
+        divide: Pure and light, called as ``divide(config, replicas)`` for a job on several replicas; returns the
+            settings to change in each of them, so that limits which are the job's hold over all of them together.
+            None: every replica takes the config as it is.
         batch_config: Settings for a batch, where throughput counts and latency does not; the user's own win.
         hardware: What it can run on, among "cpu", "gpu", "remote"; for people and for ``engine="auto"``.
         suits: Asked for ``engine="auto"``; pure and light. None means that it suits anything its ``hardware`` allows.
@@ -90,6 +93,7 @@ class EnginePlugin:
     summary: str = ""
     capabilities: Capabilities = field(default_factory=Capabilities)
     resources: Callable[[Any], Resources] | None = None
+    divide: Callable[[Any, int], Mapping[str, Any]] | None = None
     requires: tuple[LibraryRequirement, ...] = ()
     needs_model: bool = True
     model_files: bool = True

@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -209,6 +210,16 @@ class Registry:
         if plugin.resources is None:
             return Resources()
         return plugin.resources(validate_config(plugin.config, spec.config, where=f"engine {spec.engine!r}"))
+
+    def divided(self, spec: EngineSpec, replicas: int) -> EngineSpec:
+        """Return the spec of one of so many replicas of a job (``EnginePlugin.divide``); pure and light."""
+        plugin = self.engine(spec.engine)
+        if plugin.divide is None or replicas == 1:
+            return spec
+        where = f"engine {spec.engine!r}"
+        changed = plugin.divide(validate_config(plugin.config, spec.config, where=where), replicas)
+        valid = validate_config(plugin.config, {**spec.config, **changed}, where=where)
+        return replace(spec, config=valid.model_dump(mode="json", exclude_unset=True))
 
     def build_engine(self, spec: EngineSpec) -> Engine:
         """Build the engine, importing what it needs. It is not started.

@@ -18,6 +18,11 @@ def resources(_: OpenAIConfig) -> Resources:
     return _CLIENT
 
 
+def divide(config: OpenAIConfig, replicas: int) -> dict[str, float]:
+    """Return what each of so many replicas changes, so that the limits per minute are those of all of them."""
+    return {"limit_share": config.limit_share / replicas}
+
+
 def suits(question: EngineQuestion) -> Suitability:
     """Answer for ``engine="auto"``: only where an address says that a remote engine is meant."""
     if "base_url" in question.config:
@@ -29,9 +34,10 @@ PLUGIN = EnginePlugin(
     name="openai",
     factory="trunnion_openai.engine:OpenAIEngine",
     config=OpenAIConfig,
-    summary="Any OpenAI-compatible endpoint over HTTP: one connection pool, retries, several addresses",
+    summary="Any OpenAI-compatible endpoint over HTTP: one connection pool, retries, several addresses, limits",
     capabilities=UPPER_BOUND,
     resources=resources,
+    divide=divide,
     requires=(
         LibraryRequirement(
             module="openai",
@@ -44,6 +50,7 @@ PLUGIN = EnginePlugin(
     needs_model=False,
     hardware=("remote",),
     suits=suits,
+    api_version=(1, 3),
 )
 
 

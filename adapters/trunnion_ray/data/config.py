@@ -166,6 +166,7 @@ class ProcessorConfig(BaseModel):
         """
         registry = get_registry()
         spec = registry.engine_spec(self.engine, self.model, self.config, batch=True, machine=cluster())
+        spec = registry.divided(spec, self.replicas[1])
         registry.check_hooks(self.hooks)
         return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks, media=self.media)
 
