@@ -47,6 +47,7 @@ _PATIENCE: Final = (2, 64)
 """Windows that it stays before it looks again: at first, and at most."""
 _STEADY: Final = 64
 """Answers in a window at least, once the limit does not climb any more."""
+_FEW: Final = 16
 _NEW: Final = 0.3
 """Weight of a new window at a limit that is known."""
 _ALONE: Final = 0.95
@@ -96,16 +97,17 @@ class Adaptive:
                 self._give_up()
             return
         self._fresh += 1
-        if self._fresh <= self.limit:
-            if self._fresh == self.limit:  # those from before the window are gone: it is measured from here on
+        before, wanted = self._sizes()
+        if self._fresh <= before:
+            if self._fresh == before:  # those from before the window are gone: it is measured from here on
                 self._area, self._start = 0.0, now
             return
         seconds = now - began.moment
         self._full += full
         self._latency += seconds
         self._squares += seconds**2
-        count = self._fresh - self.limit
-        if count >= self._wanted():
+        count = self._fresh - before
+        if count >= wanted:
             if self._full >= _BUSY * count and self._latency > 0 and now > self._start:
                 in_flight = self._area / (now - self._start)
                 answered = count / (count + self._refused)
@@ -145,9 +147,13 @@ class Adaptive:
         self._latency = self._squares = self._area = 0.0
         self._peak = self._in_flight
 
-    def _wanted(self) -> int:
-        """Return the answers that a window takes; few while it climbs, where differences are large."""
-        return self.limit if self._high is None else max(self.limit, min(_STEADY, 8 * self.limit))
+    def _sizes(self) -> tuple[int, int]:
+        """Return the answers before a window counts, and in it; few while it climbs, where differences are large."""
+        limit = self.limit
+        if self._high is None:
+            few = max(limit // 2, min(limit, _FEW))
+            return few, few
+        return limit, max(limit, min(_STEADY, 8 * limit))
 
     def _measured(self, score: float, error: float) -> None:
         """Learn the throughput at the limit, in attempts per second with its relative error; choose the next limit."""
@@ -157,8 +163,11 @@ class Adaptive:
         if self._score is None:
             self._best, self._score, self._error = limit, score, error
         elif limit == best:
-            if score < _FALLEN * self._score:
+            if score < _FALLEN * self._score:  # another endpoint than it was: more would not help it
                 self._look_around()
+                self._high = max(best + 1, round(best * _LOOK))
+                self._score, self._error = score, error
+                self._lowest, self._rate = best, 0.0
             self._score += _NEW * (score - self._score)
             self._error = math.hypot((1 - _NEW) * self._error, _NEW * error)
         elif math.log(score / self._score) > _THRIFT * math.log(limit / best) + math.hypot(error, self._error):

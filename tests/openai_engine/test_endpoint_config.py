@@ -73,6 +73,11 @@ def test_what_it_takes_and_where_it_runs():
         ({"headers": {"Authorization": "Bearer x"}}, "headers_env"),
         ({"headers": {"x-a": "1"}, "headers_env": {"X-A": "B"}}, "keep one"),
         ({"api_key": "sk-1"}, "api_key_env"),
+        ({"weights": (1, 2)}, "2 values for 1 address"),
+        ({"weights": (0,)}, "one of them above"),
+        ({"weights": (-1,)}, "0 or more"),
+        ({"limit_share": 0}, "limit_share"),
+        ({"prices": {"input": 1}}, "prices.output"),
     ],
 )
 def test_what_makes_no_sense_is_refused(config, words):
