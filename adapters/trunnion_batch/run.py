@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from trunnion.errors import InternalError, TrunnionError
@@ -19,11 +19,15 @@ from .supervisor import EngineGone
 _FLUSH_SECONDS: Final = 2.0
 
 
+RowFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
 class Done(NamedTuple):
-    """Hold the output columns of a row, and whether the engine was spared."""
+    """Hold the output columns of a row, whether the engine was spared, and the final row if that is another one."""
 
     columns: dict[str, Any]
     replayed: bool = False
+    final: dict[str, Any] | None = None
 
 
 class BatchRun:
@@ -44,6 +48,8 @@ class BatchRun:
         concurrency: int,
         raise_errors: bool = False,
         dead_letters: RowOutput | None = None,
+        preprocess: RowFunction | None = None,
+        postprocess: RowFunction | None = None,
         journals: tuple[Journal, ...] = (),
         watched: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
@@ -57,6 +63,8 @@ class BatchRun:
             concurrency: Rows in flight.
             raise_errors: Whether the first failed row ends the run.
             dead_letters: Takes the rows that failed as well.
+            preprocess: Returns columns to be added to a row before it is asked; the output does not have them.
+            postprocess: Returns the final columns of an answered row.
             journals: What is brought to safety every now and then.
             watched: Told the output columns of every row.
         """
@@ -68,6 +76,8 @@ class BatchRun:
         self._account = account
         self._raise = raise_errors
         self._dead_letters = dead_letters
+        self._preprocess = preprocess
+        self._postprocess = postprocess
         self._journals = journals
         self._watched = watched
         self._slots = asyncio.Semaphore(concurrency)
@@ -138,8 +148,12 @@ class BatchRun:
         try:
             if item.error is not None:
                 raise item.error  # noqa: TRY301 - one place decides what becomes of an error
-            answered = await self._answerer.answer(row_to_request(item.row, self._options))
-            return Done(completion_to_columns(answered.completion), answered.replayed)
+            row = item.row if self._preprocess is None else {**item.row, **self._preprocess(item.row)}
+            answered = await self._answerer.answer(row_to_request(row, self._options))
+            columns = completion_to_columns(answered.completion)
+            if self._postprocess is None:
+                return Done(columns, answered.replayed)
+            return Done(columns, answered.replayed, {**self._postprocess({**row, **columns}), "error": None})
         except EngineGone as gone:
             raise gone.error from gone  # every row after it would fail as well
         except TrunnionError as error:
@@ -163,8 +177,7 @@ class BatchRun:
             if not task.done():
                 self._output.flush()
             done = await task
-            whole = {**row, **done.columns}
-            self._output.write(whole)
+            self._output.write({**row, **done.columns} if done.final is None else done.final)
             if self._dead_letters is not None and done.columns["error"] is not None:
                 self._dead_letters.write({**row, "error": done.columns["error"]})
             self._account.replayed += done.replayed

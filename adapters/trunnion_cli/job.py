@@ -20,6 +20,7 @@ from trunnion_batch.row_input import RowInput
 from trunnion_batch.row_output import RowOutput
 from trunnion_batch.run import BatchRun
 from trunnion_batch.supervisor import Supervisor
+from trunnion_batch.templates import RowTemplate
 
 from .console import say
 from .interrupts import Interrupts
@@ -38,6 +39,7 @@ class Job:
         rows, output: Where rows come from and go to.
         dead_letters: Takes the rows that failed as well.
         account, progress: Who counts and who watches.
+        preprocess, postprocess: Make columns before and after the engine.
         concurrency: Rows in flight; None for twice what the engine finds useful.
         raise_errors: Whether the first failed row ends the run.
         recovery: What happens when something fails that is not a row's own fault.
@@ -57,6 +59,8 @@ class Job:
     dead_letters: RowOutput | None = None
     hooks: Mapping[str, Any] = field(default_factory=dict)
     media: MediaPolicy = field(default_factory=MediaPolicy)
+    preprocess: RowTemplate | None = None
+    postprocess: RowTemplate | None = None
     concurrency: int | None = None
     raise_errors: bool = False
     recovery: Recovery = field(default_factory=Recovery)
@@ -154,6 +158,8 @@ class Job:
                     concurrency=self.concurrency or 2 * pipeline.info.concurrency,
                     raise_errors=self.raise_errors,
                     dead_letters=self.dead_letters,
+                    preprocess=self.preprocess,
+                    postprocess=self.postprocess,
                     journals=tuple(one for one in (journal, cache) if one is not None),
                     watched=self.progress.update,
                 )

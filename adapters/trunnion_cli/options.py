@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,13 +114,24 @@ def build_spec(
     Raises:
         TrunnionError: The engine, the model, a setting or an adapter is not what it must be.
     """
+    return make_spec(
+        engine, model, parse_assignments("--set", settings or ()), adapter_paths(adapters or ()), batch=batch
+    )
+
+
+def make_spec(
+    engine: str | None, model: str | None, config: Mapping[str, Any], named: Mapping[str, str], *, batch: bool = False
+) -> EngineSpec:
+    """Return a validated spec, of the engine that suits best if none is named, and set logging up.
+
+    Raises:
+        TrunnionError: The engine, the model, a setting or an adapter is not what it must be.
+    """
     from trunnion import choose_engine
     from trunnion.choice import AUTO
 
     set_up_logging()
     found = registry()
-    config = parse_assignments("--set", settings or ())
-    named = adapter_paths(adapters or ())
     if engine in (None, AUTO):
         choice = choose_engine(model, config, adapters=named, registry=found)
         say(f"engine {choice.engine}: {choice.reason} (`trunnion engines MODEL` says more)")
@@ -136,7 +147,11 @@ def hook_settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:
         typer.BadParameter: A pair names no setting.
         TrunnionError: No such hooks, or one of their settings is not what it must be.
     """
-    made = parse_assignments("--hook", pairs or ())
+    return check_hook_settings(parse_assignments("--hook", pairs or ()))
+
+
+def check_hook_settings(made: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return settings of hooks after they were checked; raises as :func:`hook_settings`."""
     for name, settings in made.items():
         if not isinstance(settings, dict):
             raise typer.BadParameter(f"--hook takes NAME.KEY=VALUE, not {name}={settings}")

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from trunnion.errors import ConfigError
+from trunnion.errors import ConfigError, InvalidArgument
 from trunnion.rows import OUTPUT_COLUMNS, RowColumns, error_columns
 from trunnion_batch.row_input import parse_line
+from trunnion_batch.templates import RowTemplate
 
 from .ray_session import for_workers, ray_session
 from .state import STATE
@@ -64,15 +65,15 @@ def _run(job: Job, replicas: int) -> None:
     path = str(Path(job.rows.name).expanduser().absolute())
     parquet = job.rows.format == "parquet"
     if parquet:
-        begun = build_processor(config).begin(ray.data.read_parquet(path))
+        begun = build_processor(config, job.preprocess, job.postprocess).begin(ray.data.read_parquet(path))
     else:
         lines = ray.data.read_text(path, drop_empty_lines=True)
-        begun = build_processor(config, preprocess=_Request(options.columns)).begin(lines)
+        begun = build_processor(config, preprocess=_Request(options.columns, job.preprocess)).begin(lines)
     written = iter(begun.dataset.iter_rows())
     job.n_in = job.rows.count()
     job.progress.replicas = replicas
     try:
-        for row in written if parquet else _with_lines(written):
+        for row in written if parquet else _with_lines(written, job.postprocess):
             job.output.write(row)
             if job.dead_letters is not None and row["error"] is not None:
                 job.dead_letters.write(row)
@@ -92,11 +93,14 @@ def _run(job: Job, replicas: int) -> None:
 class _Request:
     """Take the request's columns out of a JSON line, as text: no type of one row then changes those of another."""
 
-    def __init__(self, columns: RowColumns) -> None:
+    def __init__(self, columns: RowColumns, template: RowTemplate | None) -> None:
+        self._template = template
         self._columns = [name for name in dataclasses.asdict(columns).values() if name]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         values = parse_line(row[_LINE].encode(), 0).row
+        if self._template is not None:
+            values = {**values, **self._template(values)}
         return {name: self._text(values.get(name)) for name in self._columns}
 
     @staticmethod
@@ -106,9 +110,16 @@ class _Request:
         return json.dumps(value)
 
 
-def _with_lines(rows: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Give each answer the columns of its line back."""
+def _with_lines(rows: Iterator[Mapping[str, Any]], postprocess: RowTemplate | None) -> Iterator[dict[str, Any]]:
+    """Give each answer the columns of its line back, or make it what a template says."""
     for number, row in enumerate(rows, 1):
         source = parse_line(row[_LINE].encode(), number)
         answer = {name: row[name] for name in OUTPUT_COLUMNS}
-        yield {**source.row, **(answer if source.error is None else error_columns(source.error))}
+        whole = {**source.row, **(answer if source.error is None else error_columns(source.error))}
+        if postprocess is None or whole["error"] is not None:
+            yield whole
+            continue
+        try:
+            yield {**postprocess(whole), "error": None}
+        except InvalidArgument as error:
+            yield {**source.row, **error_columns(error)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,15 +36,28 @@ from .options import (
     Sampling,
     Settings,
     Verbose,
-    build_spec,
+    adapter_paths,
+    check_hook_settings,
     hook_settings,
+    make_spec,
     media_policy,
 )
 
+if TYPE_CHECKING:
+    from trunnion.rows import RowColumns
+    from trunnion_batch.job_file import JobFile
+
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="Rows: a .jsonl or .parquet file, or - for stdin.")],
-    target: Annotated[str, typer.Argument(metavar="OUTPUT", help="A .jsonl or .parquet file, or - for stdout.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="Rows: a .jsonl or .parquet file, or - for stdin. Or a .yaml file that says it all."
+        ),
+    ],
+    target: Annotated[
+        str | None, typer.Argument(metavar="OUTPUT", help="A .jsonl or .parquet file, or - for stdout.")
+    ] = None,
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Path or name of the model.")] = None,
     *,
     engine: Engine = None,
@@ -81,8 +95,8 @@ def run(
     summary: Summary = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT where it exists.")] = False,
     replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: engines side by side.")] = 1,
-    verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
-    debug: Debug = False,  # noqa: ARG001 - kept by its callback
+    verbose: Verbose = False,
+    debug: Debug = False,
 ) -> None:
     """Answer every row of INPUT and write it, with the answer or its error, to OUTPUT, in the same order.
 
@@ -90,58 +104,113 @@ def run(
     `tools`, `tool_choice` and `response_format`. Every input column is kept. Ends with 1 if every row failed, and with
     130 if Ctrl-C stopped it: the rows in flight are finished first.
     """
-    from trunnion.rows import RowColumns, RowOptions
-    from trunnion_batch.account import Account
-    from trunnion_batch.row_input import RowInput, file_format
-    from trunnion_batch.row_output import check_output, open_output
+    from trunnion_batch.job_file import JobFile, read_job
 
-    from .job import Job
-    from .progress import Progress
-
-    if replicas != 1 and not ray:
-        raise typer.BadParameter("--replicas needs --ray")
-    columns = RowColumns(model=model_column)
+    if source.lower().endswith((".yaml", ".yml")):
+        given = sorted(_FLAGS[name] for name, value in locals().items() if name in _FLAGS and value != _DEFAULTS[name])
+        if target is not None or given:
+            raise typer.BadParameter(f"{source} says it all; set {given[0] if given else 'output'} there")
+        _run(read_job(source), overwrite=overwrite)
+        return
+    if target is None:
+        raise typer.BadParameter("name the OUTPUT: a .jsonl or .parquet file, or - for stdout")
+    columns = {"model": model_column}
     if prompt_column or messages_column:  # naming one says where the prompt is, so the others are not looked at
-        columns = RowColumns(
-            model=model_column, prompt=prompt_column or "", messages=messages_column or "", prompt_token_ids=""
-        )
-    names = frozenset({model}) if model else frozenset()
-    options = RowOptions(columns=columns, sampling=parse_assignments("--sampling", sampling or ()), base_models=names)
-    if ray and source == "-":
-        raise typer.BadParameter("--ray reads a file; stdin is read in process alone")
-    file_format(target, "OUTPUT")
-    rows = RowInput(source)
-    check_output(target, source=source, overwrite=overwrite)
-    if dead_letters is not None:
-        check_output(dead_letters, source=source, overwrite=overwrite, what="--dead-letters")
-    spec = build_spec(engine, model, settings, adapter, batch=True)
-    hooks, policy = hook_settings(hook), media_policy(media)
-    output = open_output(target, claim_stdout() if target == "-" else None, rows.schema)
-    account = Account(max_error_rate=max_error_rate)
-    job = Job(
-        spec=spec,
-        hooks=hooks,
-        media=policy,
-        rows=rows,
-        output=output,
-        dead_letters=None if dead_letters is None else open_output(dead_letters, None, None),
-        options=options,
-        account=account,
-        progress=Progress(rows.total, account),
+        columns |= {"prompt": prompt_column or "", "messages": messages_column or "", "prompt_token_ids": ""}
+    job = JobFile(
+        input=source,
+        output=target,
+        engine=engine,
+        model=model,
+        config=parse_assignments("--set", settings or ()),
+        adapters=adapter_paths(adapter or ()),
+        hooks=hook_settings(hook),
+        media=media_policy(media),
+        sampling=parse_assignments("--sampling", sampling or ()),
+        columns=columns,
+        on_error=on_error.value,
         concurrency=concurrency,
-        raise_errors=on_error is OnError.RAISE,
-        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
+        ray=ray,
+        replicas=replicas,
         journal=journal,
         cache=cache,
         deduplicate=deduplicate,
         share=share.value,
-        summary=summary_path(summary, target),
+        dead_letters=dead_letters,
+        max_error_rate=max_error_rate,
+        summary=summary,
+        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
+    )
+    _run(job, overwrite=overwrite)
+
+
+_FLAGS = {
+    "model": "model", "engine": "engine", "settings": "config", "adapter": "adapters", "hook": "hooks",
+    "media": "media", "sampling": "sampling", "prompt_column": "columns", "messages_column": "columns",
+    "model_column": "columns",
+    "on_error": "on_error", "concurrency": "concurrency", "ray": "ray", "journal": "journal", "cache": "cache",
+    "deduplicate": "deduplicate", "share": "share", "dead_letters": "dead_letters", "max_error_rate": "max_error_rate",
+    "retries": "recovery.row_retries", "row_timeout": "recovery.row_timeout", "replicas": "replicas",
+    "stall_timeout": "recovery.stall_timeout", "max_restarts": "recovery.max_engine_restarts", "summary": "summary",
+}  # fmt: skip
+"""What a job file calls the parameters of :func:`run`."""
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+
+
+def _run(given: JobFile, *, overwrite: bool) -> None:
+    from trunnion.rows import RowColumns, RowOptions
+    from trunnion_batch.account import Account
+    from trunnion_batch.row_input import RowInput, file_format
+    from trunnion_batch.row_output import check_output, open_output
+    from trunnion_batch.templates import RowTemplate
+
+    from .job import Job
+    from .progress import Progress
+
+    if given.replicas != 1 and not given.ray:
+        raise typer.BadParameter("--replicas needs --ray")
+    names = frozenset({given.model}) if given.model else frozenset()
+    options = RowOptions(columns=_columns(RowColumns, given.columns), sampling=given.sampling, base_models=names)
+    if given.ray and given.input == "-":
+        raise typer.BadParameter("--ray reads a file; stdin is read in process alone")
+    preprocess = RowTemplate(given.preprocess) if given.preprocess else None
+    postprocess = RowTemplate(given.postprocess, where="postprocess") if given.postprocess else None
+    file_format(given.output, "OUTPUT")
+    rows = RowInput(given.input)
+    check_output(given.output, source=given.input, overwrite=overwrite)
+    if given.dead_letters is not None:
+        check_output(given.dead_letters, source=given.input, overwrite=overwrite, what="--dead-letters")
+    spec = make_spec(given.engine, given.model, given.config, given.adapters, batch=True)
+    hooks = check_hook_settings(given.hooks)
+    schema = rows.schema if postprocess is None else None  # the columns are then others
+    output = open_output(given.output, claim_stdout() if given.output == "-" else None, schema)
+    account = Account(max_error_rate=given.max_error_rate)
+    job = Job(
+        spec=spec,
+        hooks=hooks,
+        media=given.media,
+        rows=rows,
+        output=output,
+        dead_letters=None if given.dead_letters is None else open_output(given.dead_letters, None, None),
+        options=options,
+        preprocess=preprocess,
+        postprocess=postprocess,
+        account=account,
+        progress=Progress(rows.total, account),
+        concurrency=given.concurrency,
+        raise_errors=given.on_error == "raise",
+        recovery=given.recovery,
+        journal=given.journal,
+        cache=given.cache,
+        deduplicate=given.deduplicate,
+        share=given.share,
+        summary=summary_path(given.summary, given.output),
     )
     try:
-        if ray:
+        if given.ray:
             from .ray_batch import run_on_ray
 
-            run_async(lambda interrupts: job.guard(run_on_ray(job, replicas=replicas), interrupts))
+            run_async(lambda interrupts: job.guard(run_on_ray(job, replicas=given.replicas), interrupts))
         else:
             run_async(lambda interrupts: job.guard(job.run_here(interrupts), interrupts))
     except BrokenPipeError as error:  # whoever read our stdout has enough
@@ -150,3 +219,13 @@ def run(
         raise typer.Exit(130)
     if job.n_in and not account.ok:
         raise typer.Exit(1)  # every row failed
+
+
+def _columns(kind: type[RowColumns], named: dict[str, str]) -> RowColumns:
+    from trunnion.errors import ConfigError
+
+    unknown = sorted(set(named) - set(kind.__dataclass_fields__))
+    if unknown:
+        known = ", ".join(kind.__dataclass_fields__)
+        raise ConfigError(f"there is no input column {unknown[0]!r}; there are: {known}", param=f"columns.{unknown[0]}")
+    return kind(**named)

@@ -111,7 +111,7 @@ def test_too_many_errors_end_the_job():
     desk = Desk(max_error_rate=0.5)
     desk.end("r", ("t", 1), count(rows=99, ok=0))
     desk.end("r", ("t", 2), count(rows=99, ok=99))
-    with pytest.raises(TrunnionError, match="max_error_rate=0.5") as caught:
+    with pytest.raises(TrunnionError, match=r"max_error_rate=0\.5") as caught:
         desk.end("r", ("t", 3), count(rows=10, ok=0))
     assert caught.value.code == "too_many_errors"
 
