@@ -34,12 +34,15 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def make_http(config: OpenAIConfig) -> Any:
-    """Return the one HTTP client, with a pool as large as the requests in flight."""
+def make_http(config: OpenAIConfig, connections: int) -> Any:
+    """Return an HTTP client with a pool of so many connections.
+
+    Its pool looks at every connection at the start and at the end of each request: many small ones cost less.
+    """
     return openai.DefaultAsyncHttpxClient(
         limits=_http.Limits(
-            max_connections=config.max_concurrency,
-            max_keepalive_connections=config.max_concurrency,
+            max_connections=connections,
+            max_keepalive_connections=connections,
             keepalive_expiry=config.keepalive,
         ),
         timeout=_timeout(config),

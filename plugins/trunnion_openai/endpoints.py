@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from .limits import Quota, Spent
 
 
 class Endpoint:
-    """Hold one address: its client, what is in flight there, what it says is left, until when it is left alone."""
+    """Hold one address: what is in flight there, what it says is left, until when it is left alone."""
 
-    __slots__ = ("client", "cool_until", "in_flight", "quota", "turn", "url", "weight")
+    __slots__ = ("cool_until", "in_flight", "quota", "turn", "url", "weight")
 
-    def __init__(self, url: str, client: Any, *, weight: float = 1.0, quota: Quota | None = None) -> None:
+    def __init__(self, url: str, *, weight: float = 1.0, quota: Quota | None = None) -> None:
         self.url = url
-        self.client = client
         self.weight = weight
         self.quota = Quota(1.0, 0.0) if quota is None else quota
         self.in_flight = 0

@@ -24,6 +24,7 @@ from .events import EventReader
 from .flight import Flight
 from .gate import Gate
 from .limits import Limits, Quota, Spent, estimate
+from .pool import Pools
 from .retry import RetryBudget
 from .sse import ErrorData, EventSplitter
 from .wire import ModelList, decode, models_decoder
@@ -44,7 +45,6 @@ class Http:
         self._config = config
         named = {name: _secret(variable, "headers_env") for name, variable in config.headers_env.items()}
         self._headers: dict[str, Any] = canonical({**config.headers, **named})
-        self._pool = _openai.make_http(config)
         ours = config.base_urls == (OPENAI_URL,)
         key = None
         if config.api_key_env is not None:
@@ -56,12 +56,12 @@ class Http:
         if not ours:  # what the environment says of OpenAI's account is nobody else's business
             for name in ("OpenAI-Organization", "OpenAI-Project"):
                 self._headers.setdefault(name, _openai.OMIT)
+        self._pools = Pools(config, key)
         weights = config.weights or (1.0,) * len(config.base_urls)
         self._endpoints = Endpoints(
             [
                 Endpoint(
                     url,
-                    _openai.make_client(url, self._pool, key, config),
                     weight=weight,
                     quota=Quota(config.limit_share, config.max_retry_wait),
                 )
@@ -90,9 +90,11 @@ class Http:
         """Return the error of the tree for what was raised while an endpoint was spoken to."""
         return _openai.failure(error, endpoint.url, adapter=adapter)
 
-    async def _post(self, endpoint: Endpoint, spent: Spent, wire: WireRequest, headers: Mapping[str, Any]) -> Any:
+    async def _post(
+        self, client: Any, endpoint: Endpoint, spent: Spent, wire: WireRequest, headers: Mapping[str, Any]
+    ) -> Any:
         try:
-            response = await _openai.post(endpoint.client, wire.path, wire.body, {**self._headers, **headers})
+            response = await _openai.post(client, wire.path, wire.body, {**self._headers, **headers})
         except Exception as error:
             endpoint.quota.heard(spent, _openai.headers_of(error))
             raise
@@ -106,12 +108,13 @@ class Http:
         """
         endpoint.in_flight += 1
         try:
-            response = await self._post(endpoint, spent, wire, headers)
-            try:
-                data: bytes = await response.aread()
-            finally:
-                await response.aclose()
-            return data
+            with self._pools.client(endpoint.url) as client:
+                response = await self._post(client, endpoint, spent, wire, headers)
+                try:
+                    data: bytes = await response.aread()
+                finally:
+                    await response.aclose()
+                return data
         finally:
             endpoint.in_flight -= 1
 
@@ -131,8 +134,10 @@ class Http:
         endpoint.in_flight += 1
         response: Any = None
         reader = self.reader(request, wire, endpoint.url + wire.path)
+        lent = contextlib.ExitStack()
         try:
-            response = await flight.wait(self._post, endpoint, spent, wire, headers)
+            client = lent.enter_context(self._pools.client(endpoint.url))
+            response = await flight.wait(self._post, client, endpoint, spent, wire, headers)
             kind = response.headers.get("content-type", "")
             if kind.startswith(("application/json", "text/html")):  # an error, or an endpoint that knows no streams
                 last = reader.whole(await flight.wait(response.aread))
@@ -142,8 +147,9 @@ class Http:
                         yield event
                 last = reader.end()
         finally:
-            if response is not None:
-                await response.aclose()
+            with lent:
+                if response is not None:
+                    await response.aclose()
             endpoint.in_flight -= 1
         yield last
 
@@ -217,7 +223,8 @@ class Http:
         where = f"{endpoint.url}/models"
         try:
             async with asyncio.timeout(max(seconds, 0.1)):
-                response = await _openai.get(endpoint.client, "/models", self._headers, max(seconds, 0.1))
+                with self._pools.client(endpoint.url) as client:
+                    response = await _openai.get(client, "/models", self._headers, max(seconds, 0.1))
         except TimeoutError as error:
             return _openai.failure(_openai.timed_out(error), where)
         except Exception as error:  # noqa: BLE001 - mapped, and raised by the caller unless another address answers
@@ -243,7 +250,8 @@ class Http:
             try:
                 async with asyncio.timeout(seconds):
                     url = urljoin(f"{endpoint.url}/", self._config.health_path)
-                    await _openai.get(endpoint.client, url, self._headers, seconds)
+                    with self._pools.client(endpoint.url) as client:
+                        await _openai.get(client, url, self._headers, seconds)
             except Exception as error:  # noqa: BLE001 - told below
                 failure = _openai.failure(error, endpoint.url)
                 if failure.details.get("status") in (404, 405, 501):
@@ -255,7 +263,7 @@ class Http:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pool.aclose()
+        await self._pools.close()
 
 
 def canonical(headers: Mapping[str, str]) -> dict[str, str]:

@@ -50,7 +50,7 @@ async def test_hundreds_at_once_on_one_pool(final):
         await arrived.wait()
         await (streamed(*HELLO)(asked, writer) if not final else _whole(writer))
 
-    async with scripted(script) as (server, engine):
+    async with scripted(script, concurrency="fixed") as (server, engine):
         async with asyncio.timeout(200):
             answers = await asyncio.gather(*(collect(engine.generate(ask(final=final))) for _ in range(300)))
         assert [one.text for one in answers] == ["Hello"] * 300

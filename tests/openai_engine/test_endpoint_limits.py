@@ -243,19 +243,19 @@ async def test_an_outage_does_not_multiply_the_load(name, share):
 
 
 def test_requests_one_after_another_are_shared_by_weight():
-    ends = Endpoints([Endpoint("a", None, weight=3), Endpoint("b", None, weight=1)])
+    ends = Endpoints([Endpoint("a", weight=3), Endpoint("b", weight=1)])
     assert Counter(ends.pick().url for _ in range(400)) == {"a": 300, "b": 100}
 
 
 def test_requests_in_flight_are_shared_by_weight():
-    ends = Endpoints([Endpoint("a", None, weight=3), Endpoint("b", None, weight=1)])
+    ends = Endpoints([Endpoint("a", weight=3), Endpoint("b", weight=1)])
     for _ in range(40):
         ends.pick().in_flight += 1
     assert [one.in_flight for one in ends.all] == [30, 10]
 
 
 def test_one_that_was_away_does_not_make_up_for_it():
-    ends = Endpoints([Endpoint("a", None), Endpoint("b", None)])
+    ends = Endpoints([Endpoint("a"), Endpoint("b")])
     ends.all[1].rest(3600)
     for _ in range(100):
         ends.pick()
@@ -264,7 +264,7 @@ def test_one_that_was_away_does_not_make_up_for_it():
 
 
 def test_weight_zero_stands_by():
-    ends = Endpoints([Endpoint("a", None, weight=0), Endpoint("b", None, weight=1)])
+    ends = Endpoints([Endpoint("a", weight=0), Endpoint("b", weight=1)])
     assert {ends.pick().url for _ in range(20)} == {"b"}
     ends.all[1].rest(3600)
     assert ends.pick().url == "a"

@@ -21,13 +21,12 @@ from endpoint_servers import (
 
 from trunnion import collect
 from trunnion.errors import InternalError, InvalidArgument, Overloaded, Transient
-from trunnion_openai.config import OpenAIConfig
-from trunnion_openai.adaptive import Adaptive
 from trunnion_openai.attempts import Attempts, Shared
+from trunnion_openai.config import OpenAIConfig
 from trunnion_openai.endpoints import Endpoint, Endpoints
 from trunnion_openai.gate import Fixed, Gate
-from trunnion_openai.limits import Limits, Quota
-from trunnion_openai.retry import RESERVE, RetryBudget, backoff
+from trunnion_openai.limits import Limits
+from trunnion_openai.retry import RetryBudget, backoff
 
 
 def after(failures, *, otherwise):
@@ -165,7 +164,7 @@ async def test_requests_are_spread_by_what_is_in_flight():
 
 
 def test_the_one_that_rests_is_taken_only_where_there_is_no_other():
-    one, two = Endpoint("a", None), Endpoint("b", None)
+    one, two = Endpoint("a"), Endpoint("b")
     both = Endpoints([one, two])
     one.rest(10)
     two.in_flight = 5
@@ -186,7 +185,7 @@ def attempts_of(endpoints, *, control=None, **config):
 
 
 async def test_an_overloaded_address_rests_as_long_as_it_asks():
-    both = Endpoints([Endpoint("a", None), Endpoint("b", None)])
+    both = Endpoints([Endpoint("a"), Endpoint("b")])
     attempts = attempts_of(both, max_retries=2, cool_down=1.0)
     first = await attempts.next()
     assert attempts.wait(first, Overloaded("full", retry_after=100.0), lost=False) == 0.0  # the other is asked at once
