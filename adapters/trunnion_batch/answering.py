@@ -12,6 +12,7 @@ from trunnion.errors import TrunnionError
 
 from .journal import Journal
 from .keys import RequestKeys
+from .prefix_order import PrefixQueue, prompt_key
 from .supervisor import Supervisor
 
 Share = Literal["deterministic", "all"]
@@ -30,7 +31,8 @@ class Answerer:
     """Answer requests on the supervisor's loop. The journal and the cache belong to whoever made them.
 
     ``share`` says whose answers rows may share, in the cache and with ``deduplicate``: those that would come out the
-    same anyway (greedy, or with a seed), or all. A journal shares nothing: an answer is one row's.
+    same anyway (greedy, or with a seed), or all. A journal shares nothing: an answer is one row's. ``order`` decides
+    who goes to the engine next.
     """
 
     def __init__(
@@ -42,19 +44,21 @@ class Answerer:
         cache: Journal | None = None,
         deduplicate: bool = False,
         share: Share = "deterministic",
+        order: PrefixQueue | None = None,
     ) -> None:
         self.supervisor = supervisor
+        self._order = order
         self._journal = journal
         self._cache = cache
         self._deduplicate = deduplicate
         self._share = share
         self._keys = request_keys(spec) if journal is not None or cache is not None or deduplicate else None
+        self._prepares = self._keys is not None or order is not None
         self._shared: OrderedDict[bytes, asyncio.Future[Completion]] = OrderedDict()
 
     async def answer(self, request: GenerateRequest) -> Answered:
         """Answer one request. Raises what :meth:`Supervisor.complete` raises, or that a journal cannot be written."""
-        keys = self._keys
-        if keys is None:
+        if not self._prepares:
             return Answered(await self.supervisor.complete(request))
         prepared: Prepared | None = None
         if not self.supervisor.pipeline.has_request_hooks:  # they may change what is rendered: the key is made before
@@ -62,7 +66,9 @@ class Answerer:
             if isinstance(made, TrunnionError):
                 raise made
             prepared = made
-        key = keys.key(request, prepared)
+        if self._keys is None:
+            return Answered(await self._ask(request, prepared))
+        key = self._keys.key(request, prepared)
         if self._journal is not None:
             known = self._journal.take(key)
             if known is not None:
@@ -72,15 +78,21 @@ class Answerer:
             self._journal.add(key, answered.completion)
         return answered
 
+    async def _ask(self, request: GenerateRequest, prepared: Prepared | None) -> Completion:
+        if self._order is None:
+            return await self.supervisor.complete(request, prepared)
+        async with self._order.slot(prompt_key(request.prompt if prepared is None else prepared.request.prompt)):
+            return await self.supervisor.complete(request, prepared)
+
     async def _beyond_journal(self, key: bytes, request: GenerateRequest, prepared: Prepared | None) -> Answered:
         if not self._may_share(request):
-            return Answered(await self.supervisor.complete(request, prepared))
+            return Answered(await self._ask(request, prepared))
         if self._cache is not None:
             known = self._cache.take(key)
             if known is not None:
                 return Answered(known, replayed=True)
         if not self._deduplicate:
-            completion = await self.supervisor.complete(request, prepared)
+            completion = await self._ask(request, prepared)
         else:
             other = self._shared.get(key)
             if other is not None:
@@ -96,7 +108,7 @@ class Answerer:
         shared: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._shared[key] = shared
         try:
-            completion = await self.supervisor.complete(request, prepared)
+            completion = await self._ask(request, prepared)
         except BaseException as error:
             self._shared.pop(key, None)
             if isinstance(error, asyncio.CancelledError):

@@ -44,6 +44,12 @@ class JobFile(BaseModel):
     )
     on_error: Literal["row", "raise"] = Field(default="row", description="raise: the first failed row ends the run.")
     concurrency: int | None = Field(default=None, ge=1, description="Rows in flight.")
+    prefix_window: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rows held at once, of which those that share the beginning of their prompts go to the engine "
+        "close together. None: in the order they come.",
+    )
     ray: bool = Field(default=False, description="Run on Ray.")
     replicas: int = Field(default=1, ge=1, description="With ray: engines side by side.")
     journal: str | None = Field(default=None, description="Folder for finished answers, from which a run goes on.")

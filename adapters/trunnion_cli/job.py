@@ -15,6 +15,7 @@ from trunnion.rows import RowOptions
 from trunnion_batch.account import Account
 from trunnion_batch.answering import Answerer, Share
 from trunnion_batch.journal import Journal
+from trunnion_batch.prefix_order import PrefixQueue
 from trunnion_batch.recovery import Recovery
 from trunnion_batch.row_input import RowInput
 from trunnion_batch.row_output import RowOutput
@@ -41,6 +42,7 @@ class Job:
         account, progress: Who counts and who watches.
         preprocess, postprocess: Make columns before and after the engine.
         concurrency: Rows in flight; None for twice what the engine finds useful.
+        prefix_window: Rows held at once, to be given to the engine in the order of their prompts.
         raise_errors: Whether the first failed row ends the run.
         recovery: What happens when something fails that is not a row's own fault.
         journal, cache: URIs of what is known already.
@@ -62,6 +64,7 @@ class Job:
     preprocess: RowTemplate | None = None
     postprocess: RowTemplate | None = None
     concurrency: int | None = None
+    prefix_window: int | None = None
     raise_errors: bool = False
     recovery: Recovery = field(default_factory=Recovery)
     journal: str | None = None
@@ -147,15 +150,22 @@ class Job:
                 pipeline = await supervisor.start()
                 gc.collect()
                 gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
+                concurrency = self.concurrency or 2 * pipeline.info.concurrency
                 answerer = Answerer(
-                    supervisor, spec, journal=journal, cache=cache, deduplicate=self.deduplicate, share=self.share
+                    supervisor,
+                    spec,
+                    journal=journal,
+                    cache=cache,
+                    deduplicate=self.deduplicate,
+                    share=self.share,
+                    order=None if self.prefix_window is None else PrefixQueue(concurrency),
                 )
                 batch = BatchRun(
                     answerer,
                     self.options,
                     self.output,
                     self.account,
-                    concurrency=self.concurrency or 2 * pipeline.info.concurrency,
+                    concurrency=max(concurrency, self.prefix_window or 0),
                     raise_errors=self.raise_errors,
                     dead_letters=self.dead_letters,
                     preprocess=self.preprocess,

@@ -56,6 +56,7 @@ def _run(job: Job, replicas: int) -> None:
         max_pending_requests=job.concurrency,
         base_models=tuple(options.base_models),
         on_error="raise" if job.raise_errors else "row",
+        prefix_order=job.prefix_window is not None,
         recovery=job.recovery,
         journal=job.journal,
         cache=job.cache,

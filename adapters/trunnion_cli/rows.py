@@ -79,6 +79,14 @@ def run(
     concurrency: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Rows in flight; twice what the engine finds useful.")
     ] = None,
+    prefix_window: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Hold N rows, and give those that share the beginning of their prompts to the engine close together.",
+        ),
+    ] = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Run on Ray: the local machine, or the cluster of RAY_ADDRESS.")
     ] = False,
@@ -130,6 +138,7 @@ def run(
         columns=columns,
         on_error=on_error.value,
         concurrency=concurrency,
+        prefix_window=prefix_window,
         ray=ray,
         replicas=replicas,
         journal=journal,
@@ -148,7 +157,8 @@ _FLAGS = {
     "model": "model", "engine": "engine", "settings": "config", "adapter": "adapters", "hook": "hooks",
     "media": "media", "sampling": "sampling", "prompt_column": "columns", "messages_column": "columns",
     "model_column": "columns",
-    "on_error": "on_error", "concurrency": "concurrency", "ray": "ray", "journal": "journal", "cache": "cache",
+    "on_error": "on_error", "concurrency": "concurrency", "prefix_window": "prefix_window", "ray": "ray",
+    "journal": "journal", "cache": "cache",
     "deduplicate": "deduplicate", "share": "share", "dead_letters": "dead_letters", "max_error_rate": "max_error_rate",
     "retries": "recovery.row_retries", "row_timeout": "recovery.row_timeout", "replicas": "replicas",
     "stall_timeout": "recovery.stall_timeout", "max_restarts": "recovery.max_engine_restarts", "summary": "summary",
@@ -198,6 +208,7 @@ def _run(given: JobFile, *, overwrite: bool) -> None:
         account=account,
         progress=Progress(rows.total, account),
         concurrency=given.concurrency,
+        prefix_window=given.prefix_window,
         raise_errors=given.on_error == "raise",
         recovery=given.recovery,
         journal=given.journal,

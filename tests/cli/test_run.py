@@ -139,6 +139,22 @@ def test_rows_that_are_the_same_are_asked_once_where_that_is_no_loss(cli, tmp_pa
     assert cli.read("dedup.jsonl") == cli.read("plain.jsonl") == cli.read("second.jsonl")
 
 
+def test_rows_that_share_a_prefix_go_close_together(cli, tmp_path):
+    heads = [" ".join(f"g{group}w{word}" for word in range(36)) for group in range(30)]
+    prompts = [f"{heads[(7 * row) % 30]} {row}" for row in range(300)]
+    cli.write("in.jsonl", [{"prompt": prompt} for prompt in prompts])
+    cache = ("--set", "block_size=4", "--set", "num_gpu_blocks_override=60", "--set", "step.base=0.0001")
+    command = ("--set", "max_num_seqs=4", "--sampling", "max_tokens=1", "--concurrency", "4")
+
+    def cached(name, *options):
+        result = cli.run("run", "in.jsonl", f"{name}.jsonl", *SIM, *cache, *command, *options)
+        assert result.code == 0, result
+        assert [row["prompt"] for row in cli.read(f"{name}.jsonl")] == prompts
+        return json.loads((tmp_path / f"{name}.summary.json").read_text())["cached_tokens"]
+
+    assert cached("window", "--prefix-window", "300") > 2 * cached("plain")
+
+
 def test_dead_letters_can_be_run_again(cli):
     cli.write("in.jsonl", [{"id": i, "prompt": f"row {i}", "sampling_params": {"n": i % 3}} for i in range(9)])
     result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--dead-letters", "dead.jsonl")

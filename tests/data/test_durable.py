@@ -173,9 +173,7 @@ def test_a_row_is_tried_again_and_has_its_time(data, tmp_path):
     for retries, failed in ((2, 0), (0, 1)):
         recovery = {"row_retries": retries, "retry_backoff": 0.0}
         config = sim_config(config=refuses, max_pending_requests=1, recovery=recovery)
-        account = build_processor(config).run(
-            data.from_items([{"prompt": "a"}]), str(tmp_path / f"{retries}.jsonl")
-        )
+        account = build_processor(config).run(data.from_items([{"prompt": "a"}]), str(tmp_path / f"{retries}.jsonl"))
         assert account["failed"] == failed
     hangs = sim_config(config={"fault": "hang"}, recovery={"row_timeout": 0.3})
     account = build_processor(hangs).run(data.from_items([{"prompt": "a"}]), str(tmp_path / "hangs.jsonl"))

@@ -173,6 +173,11 @@ def test_an_engine_that_dies_for_good_fails_the_block_and_those_that_follow(work
             one(pa.table({"prompt": ["b", prompt]}))
 
 
+def test_rows_go_in_the_order_of_their_prompts_if_asked_to(worker):
+    assert worker(config=sim_config(prefix_order=True))._runner._order is not None
+    assert worker()._runner._order is None
+
+
 def test_a_row_that_kills_engines_is_set_apart(worker):
     one = worker(config=sim_config(config={"fault": "crash", "fault_marker": "boom"}))
     rows = one(pa.table({"prompt": ["a", "boom", "b"]})).to_pylist()

@@ -61,6 +61,11 @@ class ProcessorConfig(BaseModel):
     max_pending_requests: int | None = Field(
         default=None, ge=1, description="Requests handed to the engine at once; None hands over every row it holds."
     )
+    prefix_order: bool = Field(
+        default=False,
+        description="Give the engine those rows close together that share the beginning of their prompts, of the rows "
+        "that a replica holds; rows keep their places in the output.",
+    )
     max_tasks_in_flight_per_actor: int | None = Field(
         default=None,
         ge=1,

@@ -199,6 +199,7 @@ def make_processor(
         dialect=dialect or TrunnionDialect(),
         on_error=config.on_error,
         max_pending=config.max_pending_requests,
+        prefix_order=config.prefix_order,
         adapter_root=config.adapter_root,
         owns_group=needs_group(resources),
         recovery=config.recovery,

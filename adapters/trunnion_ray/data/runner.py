@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from trunnion import Completion, GenerateRequest, LoopThread, Pipeline, PipelineSpec, Prepared, Prompt
 from trunnion.errors import Cancelled, TrunnionError
+from trunnion_batch.prefix_order import PrefixQueue, prompt_key
 from trunnion_batch.recovery import Recovery
 from trunnion_batch.supervisor import EngineGone, Supervisor
 from trunnion_ray.reaper import Reaper
@@ -86,6 +87,7 @@ class BlockRunner:
         *,
         fail_fast: bool = False,
         max_pending: int | None = None,
+        prefix_order: bool = False,
         adapter_root: str | None = None,
         recovery: Recovery | None = None,
         desk: DeskClient | None = None,
@@ -94,6 +96,7 @@ class BlockRunner:
         self._fail_fast = fail_fast
         self._desk = desk
         self._slots = None if max_pending is None else asyncio.Semaphore(max_pending)
+        self._order: PrefixQueue | None = None
         self._closing = threading.Lock()
         self._closed = False
         self._thread = LoopThread("trunnion-engine", _loop_factory())
@@ -106,6 +109,8 @@ class BlockRunner:
             self._reaper.close()
             self._thread.close()
             raise
+        if prefix_order:
+            self._order = PrefixQueue(max_pending or 2 * self.pipeline.info.concurrency)
         self._adapters = AdapterLoader(self.pipeline, adapter_root)
         # A full collection over the heap of an engine's libraries would stall the loop for about a second.
         gc.collect()
@@ -192,7 +197,10 @@ class BlockRunner:
     async def _one(self, block: _Block, index: int, item: Asked) -> None:
         began = time.perf_counter()
         try:
-            if self._slots is None:
+            if self._order is not None:
+                async with self._order.slot(prompt_key(_prompt(item))):
+                    completion = await self._complete(block, index, item)
+            elif self._slots is None:
                 completion = await self._complete(block, index, item)
             else:
                 async with self._slots:

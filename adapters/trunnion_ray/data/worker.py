@@ -49,6 +49,7 @@ class BatchJob:
     dialect: Dialect = field(default_factory=TrunnionDialect)
     on_error: Literal["row", "raise"] = "row"
     max_pending: int | None = None
+    prefix_order: bool = False
     adapter_root: str | None = None
     owns_group: bool = False
     recovery: Recovery = field(default_factory=Recovery)
@@ -79,6 +80,7 @@ class BatchWorker:
                 job.spec,
                 fail_fast=job.on_error == "raise",
                 max_pending=job.max_pending,
+                prefix_order=job.prefix_order,
                 adapter_root=job.adapter_root,
                 recovery=job.recovery,
                 desk=self._desk,
