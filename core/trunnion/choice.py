@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"
 """The engine's name that leaves the choice to :func:`choose_engine`."""
-_PLAIN: Final = 20
-"""Score of an engine whose plugin does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +101,7 @@ def _ask(
     except ConfigError as error:
         return Suitability(score=0, reason=error.message)
     if plugin.suits is None:
-        return Suitability(score=_PLAIN, reason=plugin.summary or "it runs here")
+        return Suitability(score=0, reason="it does not say what it suits; name it to use it")
     return plugin.suits(question)
 
 

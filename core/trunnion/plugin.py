@@ -80,8 +80,9 @@ class EnginePlugin:
             settings to change in each of them, so that limits which are the job's hold over all of them together.
             None: every replica takes the config as it is.
         batch_config: Settings for a batch, where throughput counts and latency does not; the user's own win.
-        hardware: What it can run on, among "cpu", "gpu", "remote"; for people and for ``engine="auto"``.
-        suits: Asked for ``engine="auto"``; pure and light. None means that it suits anything its ``hardware`` allows.
+        hardware: What it can run on, among "cpu", "gpu", "remote"; for people; one that runs on
+            "gpu" alone is no choice of ``engine="auto"`` where there is no GPU.
+        suits: Asked for ``engine="auto"``; pure and light. None: the engine is taken only where it is named.
         semantic_version: Changes when the same request may give another answer; part of result keys.
         api_version: The plugin API it was written for, such as ``(1, 1)``. Write the numbers: ``API_VERSION`` is that
             of the process it runs in. One that says nothing counts as written for 1.0.

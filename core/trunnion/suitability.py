@@ -113,7 +113,7 @@ class EngineQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suitability:
-    """Answer it. Of all engines the highest score is chosen; 0 means that it cannot or should not be.
+    """Answer it. Of all engines the highest score is chosen; 0 means that it cannot be, or only where it is named.
 
     The scale: 100 for hardware the engine is made for, 50 for hardware it runs well on, 20 for what works.
     ``reason`` is half a sentence for people, such as "its GPU build is installed, and a GPU is here".

@@ -4,10 +4,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+from trunnion import PluginPolicy, Registry, choose_engine
+from trunnion.errors import PluginNotFound
 from trunnion_cli.main import main
 
 KINDS = ("engine", "stage", "router", "hooks")
@@ -21,6 +24,23 @@ OWN = {"engine": {"engine.py", "runtime.py"}, "stage": {"stage.py"}, "router": {
 
 def new(*arguments):
     return main(["plugins", "new", *map(str, arguments)])
+
+
+@pytest.fixture
+def site_of(monkeypatch):
+    """Return a function that loads the plugin of a folder, and nothing else."""
+    before = set(sys.modules)
+
+    def load(folder):
+        monkeypatch.syspath_prepend(str(folder))
+        found = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]["trunnion.plugins"]
+        points = tuple(EntryPoint(name, value, "trunnion.plugins") for name, value in found.items())
+        return Registry(PluginPolicy(), entry_points=points)
+
+    yield load
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0].startswith("trunnion_foo"):
+            del sys.modules[name]
 
 
 def files(folder):
@@ -117,6 +137,15 @@ def test_what_is_written_is_linted_formatted_and_has_no_token_left(kind, name, t
         assert done.returncode == 0, done.stdout
     texts = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()]
     assert not [text for text in texts if re.search("%[A-Z]+%", text)]
+
+
+def test_a_new_engine_waits_to_be_named_and_says_how_to_be_a_choice(tmp_path, site_of):
+    """A toy that answers "auto" with the prompt itself would be a bad surprise."""
+    assert new("foo", "--output", tmp_path) == 0
+    assert "suits=" in (tmp_path / "README.md").read_text()
+    assert "`suits`" in (tmp_path / "trunnion_foo" / "__init__.py").read_text()
+    with pytest.raises(PluginNotFound, match="foo: it does not say what it suits; name it to use it"):
+        choose_engine("some/model", registry=site_of(tmp_path))
 
 
 def test_the_templates_are_part_of_the_distribution():

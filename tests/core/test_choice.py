@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from trunnion import API_VERSION
 from trunnion.choice import choose_engine
 from trunnion.errors import PluginNotFound
 from trunnion.suitability import Machine, ModelFacts
@@ -91,7 +92,25 @@ def test_the_model_decides(registry, tmp_path):
     with pytest.raises(PluginNotFound) as caught:
         choose_engine(str(tmp_path), {"speed": 1}, registry=registry, machine=LAPTOP)
     assert "big: awq weights want a GPU" in str(caught.value)
-    assert choose_engine(None, registry=registry, machine=NODE).engine == "gpu_only"
+
+
+@pytest.mark.parametrize("version", ["(1, 0)", "(1, 1)", "API_VERSION"])
+def test_an_engine_that_does_not_say_what_it_suits_is_taken_only_where_it_is_named(site, version):
+    more = f"summary='A toy', hardware=('cpu', 'gpu'), api_version={version}"
+    site.engine("trunnion-toy", name="toy", extra=more.replace("API_VERSION", str(API_VERSION)))
+    registry = site.registry()
+    for machine in (LAPTOP, NODE):
+        with pytest.raises(PluginNotFound, match="toy: it does not say what it suits; name it to use it") as caught:
+            choose_engine("m", registry=registry, machine=machine)
+        assert "A toy" not in str(caught.value)
+    assert registry.engine_spec("toy", "m").engine == "toy"
+
+
+def test_the_reason_for_the_choice_is_what_it_said_of_itself(registry, site):
+    site.engine("trunnion-toy", name="toy", extra="summary='A toy'")
+    chosen = choose_engine("m", registry=site.registry(), machine=NODE)
+    assert (chosen.engine, chosen.reason) == ("big", "made for the GPU that is here")
+    assert chosen.against["toy"] == "it does not say what it suits; name it to use it"
 
 
 def test_auto_in_a_spec_is_the_chosen_engine(registry, monkeypatch):
