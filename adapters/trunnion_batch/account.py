@@ -37,6 +37,8 @@ class Account:
         replayed: Of the answered ones, those that a journal answered.
         prompt_tokens, cached_tokens, completion_tokens: Tokens of the rows that went out.
         errors: The failed rows, by code.
+        prices: Of a million tokens: ``input``, ``cached_input`` and ``output``, as ``EngineInfo.details["prices"]``
+            tells them; None where nothing is known to cost.
         began: When the first row could start, ``time.monotonic()``.
     """
 
@@ -48,6 +50,8 @@ class Account:
     cached_tokens: int = 0
     completion_tokens: int = 0
     errors: dict[str, ErrorKind] = field(default_factory=dict)
+    prices: Mapping[str, float] | None = None
+    _spared: list[int] = field(default_factory=lambda: [0, 0, 0])
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -60,8 +64,19 @@ class Account:
         """Return the seconds since the start."""
         return time.monotonic() - self.began
 
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """Count one row by its output columns.
+    @property
+    def cost(self) -> float | None:
+        """Return what this run paid for its tokens; answers that were known cost nothing. None without prices."""
+        if self.prices is None:
+            return None
+        tokens = (self.prompt_tokens, self.cached_tokens, self.completion_tokens)
+        prompt, cached, completion = (count - spared for count, spared in zip(tokens, self._spared, strict=True))
+        prices = self.prices
+        whole = (prompt - cached) * prices["input"] + cached * prices["cached_input"] + completion * prices["output"]
+        return whole / 1e6
+
+    def add(self, columns: Mapping[str, Any], *, replayed: bool = False) -> None:
+        """Count one row by its output columns; ``replayed``: its answer was known.
 
         Raises:
             TrunnionError: Too large a share of the rows failed; ``code`` is :data:`TOO_MANY_ERRORS`.
@@ -70,9 +85,15 @@ class Account:
         if error is None:
             self.ok += 1
             usage = columns.get("usage") or {}
-            self.prompt_tokens += columns.get("num_input_tokens") or 0
-            self.cached_tokens += usage.get("cached_tokens") or 0
-            self.completion_tokens += columns.get("num_generated_tokens") or 0
+            prompt, completion = columns.get("num_input_tokens") or 0, columns.get("num_generated_tokens") or 0
+            cached = usage.get("cached_tokens") or 0
+            self.prompt_tokens += prompt
+            self.cached_tokens += cached
+            self.completion_tokens += completion
+            if replayed:
+                self.replayed += 1
+                for index, count in enumerate((prompt, cached, completion)):
+                    self._spared[index] += count
             return
         self.failed += 1
         code, message = _described(error)
@@ -112,6 +133,7 @@ class Account:
                 {"code": code, "count": kind.count, "example": {"row": kind.row, "message": kind.message}}
                 for code, kind in self.kinds()
             ],
+            **({} if self.cost is None else {"cost": self.cost}),
             **more,
         }
 

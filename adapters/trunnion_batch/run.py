@@ -180,9 +180,8 @@ class BatchRun:
             self._output.write({**row, **done.columns} if done.final is None else done.final)
             if self._dead_letters is not None and done.columns["error"] is not None:
                 self._dead_letters.write({**row, "error": done.columns["error"]})
-            self._account.replayed += done.replayed
             self._watched(done.columns)
-            self._account.add(done.columns)
+            self._account.add(done.columns, replayed=done.replayed)
 
     async def _flush(self) -> None:
         while self._journals:

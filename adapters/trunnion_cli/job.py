@@ -119,10 +119,8 @@ class Job:
     def _write_summary(self) -> None:
         if self.summary is None:
             return
-        cost = self.progress.cost()
-        facts = {**self.facts, **({} if cost is None else {"cost": cost})}
         made = self.account.summary(
-            self.n_in, partial=self.partial, engine=self.spec.engine, model=self.spec.model, **facts
+            self.n_in, partial=self.partial, engine=self.spec.engine, model=self.spec.model, **self.facts
         )
         with contextlib.suppress(OSError):
             self.summary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
@@ -149,6 +147,7 @@ class Job:
             try:
                 pipeline = await supervisor.start()
                 gc.collect()
+                self.account.prices = pipeline.info.details.get("prices")
                 gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
                 concurrency = self.concurrency or 2 * pipeline.info.concurrency
                 answerer = Answerer(

@@ -22,7 +22,6 @@ class Progress:
         self.total = total
         self.account = account
         self.in_flight: Callable[[], int] = lambda: 0
-        self.cost: Callable[[], float | None] = lambda: None
         self.replicas: int | None = None
         self._said = time.monotonic()
         self._bar: Any = None
@@ -76,7 +75,7 @@ class Progress:
         parts.append(
             f"tokens/s {account.prompt_tokens / seconds:.0f} in, {account.completion_tokens / seconds:.0f} out"
         )
-        cost = self.cost()
+        cost = account.cost
         parts += [f"cost {cost:.4f}"] if cost is not None else []
         return ", ".join(parts)
 
@@ -97,7 +96,7 @@ class Progress:
         seconds = max(account.seconds, 1e-6)
         head = f"{account.rows} of {n_in} rows read" if partial else f"{n_in} rows in"
         replayed = f" ({account.replayed} replayed)" if account.replayed else ""
-        cost = self.cost()
+        cost = account.cost
         say(
             f"{head} = {account.ok} ok{replayed} + {account.failed} failed; {account.completion_tokens} tokens in "
             f"{seconds:.1f} s, {account.rows / seconds:.1f} rows/s, {account.completion_tokens / seconds:.0f} tokens/s"

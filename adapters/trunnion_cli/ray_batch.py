@@ -73,6 +73,7 @@ def _run(job: Job, replicas: int) -> None:
     written = iter(begun.dataset.iter_rows())
     job.n_in = job.rows.count()
     job.progress.replicas = replicas
+    job.account.prices = spec.config.get("prices")
     try:
         for row in written if parquet else _with_lines(written, job.postprocess):
             job.output.write(row)

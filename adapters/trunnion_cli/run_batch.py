@@ -209,6 +209,7 @@ class _Job:
                 pipeline = await supervisor.start()
                 gc.collect()
                 gc.freeze()
+                self.account.prices = pipeline.info.details.get("prices")
                 batch = BatchFileRun(
                     SupervisedModel(self.name, supervisor),
                     self.spec,

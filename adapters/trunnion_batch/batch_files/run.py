@@ -36,9 +36,14 @@ class LineSink(Protocol):
         ...
 
 
+class _Details(msgspec.Struct):
+    cached_tokens: int = 0
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
 
 
 class _Body(msgspec.Struct):
@@ -199,7 +204,6 @@ class BatchFileRun:
         known = None if self._journal is None else self._journal.take_packed(key)
         request_id = key.hex()
         if known is not None:
-            self._account.replayed += 1
             status, body = _OK, known
         else:
             status, body = await self._ask(line, request_id)
@@ -211,9 +215,13 @@ class BatchFileRun:
         if status == _OK:
             self._results.write(written)
             usage = _usage.decode(body).usage or _Usage()
-            self._account.add(
-                {"num_input_tokens": usage.prompt_tokens, "num_generated_tokens": usage.completion_tokens}
-            )
+            details = usage.prompt_tokens_details
+            columns = {
+                "num_input_tokens": usage.prompt_tokens,
+                "num_generated_tokens": usage.completion_tokens,
+                "usage": {"cached_tokens": 0 if details is None else details.cached_tokens},
+            }
+            self._account.add(columns, replayed=known is not None)
             self._watched({})
         else:
             self._errors.write(written)
