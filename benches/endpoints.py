@@ -41,7 +41,7 @@ ANSWER: Final = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 5, "completion_tokens": 1},
 }
-MESSAGES: Final = ({"role": "user", "content": "Hi"},)
+MESSAGES: Final[Any] = ({"role": "user", "content": "Hi"},)
 
 
 class Load:
@@ -49,10 +49,6 @@ class Load:
 
     def __init__(self, beyond: str) -> None:
         self.beyond = beyond
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
         self.busy = self.peak = self.served = self.refused = 0
         self.first = self.last = 0.0
         self.waiting: list[Any] = []
@@ -117,7 +113,7 @@ class Server(asyncio.Protocol):
             load = self.loads[second.partition("?")[0]]
             self.reply(200, load.figures())
             if "?" not in second:
-                load.forget()
+                self.loads[load.beyond] = Load(load.beyond)  # what is under way stays with the old one
         else:
             self.loads[first].ask(self.reply)
 
@@ -178,7 +174,7 @@ def batch(url: str, pairs: int, rows: int) -> dict[str, Any]:
 
     from trunnion_ray.data import HttpRequestProcessorConfig, ProcessorConfig, build_processor
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     ray.data.DataContext.get_current().enable_progress_bars = False
     target = f"{url}/flat/v1/chat/completions"
     ours = build_processor(HttpRequestProcessorConfig(url=target, concurrency=1), preprocess=payload)

@@ -105,7 +105,7 @@ class Attempts:
         if not error.retryable:
             raise error
         asked = error.retry_after
-        seconds = 0.0 if elsewhere else backoff(config, self._retries, asked)
+        seconds = 0.0 if elsewhere else backoff(config, self._retries + self._lessons, asked)
         if not elsewhere and asked is not None and asked > config.max_retry_wait:
             raise error
         if self._deadline is not None and time.time() + seconds >= self._deadline:
@@ -113,7 +113,9 @@ class Attempts:
         if not lesson:
             if self._retries >= config.max_retries:
                 raise error
-            if not self._shared.budget.spend():
+            # Refusals make an adaptive engine send less: they multiply nothing.
+            free = config.concurrency == "adaptive" and isinstance(error, Overloaded)
+            if not free and not self._shared.budget.spend():
                 error.details = {**error.details, "retry_budget": "used up"}
                 raise error
             self._retries += 1

@@ -101,7 +101,8 @@ class OpenAIConfig(PluginConfig):
         default=0.2,
         ge=0,
         description="Repetitions of all requests together, as a share of the requests, and a few more; beyond it a "
-        "failure is not repeated, so that an outage does not multiply the load.",
+        "failure is not repeated, so that an outage does not multiply the load. 429s are not counted while concurrency "
+        "is adaptive: they make it send less.",
     )
     retry_backoff: float = Field(
         default=0.5, ge=0, description="Wait before the first repetition; doubled for each further one, less a jitter."

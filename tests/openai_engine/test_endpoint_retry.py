@@ -98,6 +98,19 @@ async def test_retry_after_is_waited_for():
         assert time.monotonic() - began >= 0.15
 
 
+async def test_others_have_the_place_of_one_that_waits():
+    script = after([answer(429, {}, "Retry-After: 1")], otherwise=answer(200, WHOLE))
+    ended = []
+
+    async def one(engine, name):
+        await collect(engine.generate(ask(name, final=True)))
+        ended.append(name)
+
+    async with scripted(script, max_retries=1, max_concurrency=1) as (_, engine):
+        await asyncio.gather(*(one(engine, name) for name in ("refused", "second", "third")))
+    assert ended == ["second", "third", "refused"]
+
+
 async def test_a_long_retry_after_ends_the_request_and_is_told():
     async with scripted(answer(429, {}, "Retry-After: 61"), max_retries=5) as (server, engine):
         with pytest.raises(Overloaded) as caught:
