@@ -57,9 +57,12 @@ def with_pid(row):
     return {"id": row["id"], "pid": os.getpid()}
 
 rows = build_processor(config, ask, with_pid)(ray.data.range(400)).take_all()
-from ray.util.state import list_actors
-time.sleep(3)
-left = sum(actor.state == "ALIVE" and "MapWorker" in actor.class_name for actor in list_actors())
+import psutil
+pids = {row["pid"] for row in rows}
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline and any(psutil.pid_exists(pid) for pid in pids):
+    time.sleep(0.5)
+left = sum(psutil.pid_exists(pid) for pid in pids)
 print(json.dumps({"rows": len(rows), "pids": len({row["pid"] for row in rows}), "left": left}))
 ray.shutdown()
 cluster.shutdown()
