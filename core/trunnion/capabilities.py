@@ -7,12 +7,13 @@ is mapped to the same error. A feature that a plugin never classified is *no*. N
 
 from __future__ import annotations
 
+import difflib
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from .errors import UnsupportedFeature
 from .requests import GenerateRequest, PromptKind, SamplingParams
@@ -143,8 +144,8 @@ class Capabilities:
 
     def __post_init__(self) -> None:
         """Refuse misspelt features and protocols where they are declared."""
-        wrong = sorted(set(self.features) - set(FEATURES))
-        wrong += sorted(p for p in self.protocols if p not in PROTOCOLS)
+        wrong = [_misspelt(name, FEATURES) for name in sorted(set(self.features) - set(FEATURES))]
+        wrong += [_misspelt(name, PROTOCOLS) for name in sorted(set(self.protocols) - set(PROTOCOLS))]
         if wrong:
             msg = f"unknown features or protocols in Capabilities: {', '.join(wrong)}; see trunnion.FEATURES"
             raise ValueError(msg)
@@ -163,6 +164,7 @@ class Capabilities:
         yes: Iterable[str] = (),
         unknown: Iterable[str] = (),
         no: Iterable[str] = (),
+        others: Literal["no"] | None = None,
         prompts: tuple[PromptKind, ...] = ("token_ids", "text"),
         media_prompts: tuple[PromptKind, ...] = (),
         protocols: Iterable[str] = (),
@@ -172,8 +174,12 @@ class Capabilities:
         """Build from three lists of feature names; ``sampling.*`` or ``output_format.*`` names a whole group.
 
         A feature named on its own beats a group it is in; of two groups or names, the more cautious list holds.
+        ``others="no"`` says that what is in none of them is *no* on purpose. Without it such a feature is refused
+        as well, but counts as not classified, which the conformance kit reports.
         """
-        groups: dict[str, Support] = {}
+        if others not in (None, "no"):
+            raise ValueError(f'others may be "no" or left out, not {others!r}; list what is yes or unknown')
+        groups: dict[str, Support] = {} if others is None else dict.fromkeys(FEATURES, Support.NO)
         alone: dict[str, Support] = {}
         for support, names in ((Support.YES, yes), (Support.UNKNOWN, unknown), (Support.NO, no)):
             for name in names:
@@ -216,6 +222,11 @@ class Capabilities:
     def prompts_for(self, request: GenerateRequest) -> tuple[PromptKind, ...]:
         """Return the accepted prompt kinds for this request, the preferred one first."""
         return self.media_prompts if request.media and self.media_prompts else self.prompts
+
+
+def _misspelt(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{name} (did you mean {near[0]!r}?)" if near else name
 
 
 def _capabilities(*state: object) -> Capabilities:

@@ -84,7 +84,7 @@ class EnginePlugin:
             "gpu" alone is no choice of ``engine="auto"`` where there is no GPU.
         suits: Asked for ``engine="auto"``; pure and light. None: the engine is taken only where it is named.
         semantic_version: Changes when the same request may give another answer; part of result keys.
-        api_version: The plugin API it was written for, such as ``(1, 1)``. Write the numbers: ``API_VERSION`` is that
+        api_version: The plugin API it was written for, such as ``(1, 3)``. Write the numbers: ``API_VERSION`` is that
             of the process it runs in. One that says nothing counts as written for 1.0.
     """
 

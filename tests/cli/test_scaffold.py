@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trunnion import PluginPolicy, Registry, choose_engine
+from trunnion import API_VERSION, PluginPolicy, Registry, __version__, choose_engine
 from trunnion.errors import PluginNotFound
 from trunnion_cli.main import main
 
@@ -19,6 +19,8 @@ COMMON = {
     ".github/workflows/test.yml", ".gitignore", "README.md", "pyproject.toml", "tests/conftest.py",
     "tests/test_foo.py", "trunnion_foo/__init__.py", "trunnion_foo/config.py", "trunnion_foo/py.typed",
 }  # fmt: skip
+ROOT = Path(__file__).parents[2]
+NEEDED = f"trunnion>={'.'.join(__version__.split('.')[:2])}"
 OWN = {"engine": {"engine.py", "runtime.py"}, "stage": {"stage.py"}, "router": {"router.py"}, "hooks": {"hooks.py"}}
 
 
@@ -139,6 +141,37 @@ def test_what_is_written_is_linted_formatted_and_has_no_token_left(kind, name, t
     assert not [text for text in texts if re.search("%[A-Z]+%", text)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_versions_agree_with_what_writes_it(kind, tmp_path):
+    """The plugin API is today's, and the dependency is the Trunnion that has it."""
+    assert new("foo", "--kind", kind, "--output", tmp_path) == 0
+    assert f"api_version={API_VERSION}," in (tmp_path / "trunnion_foo" / "__init__.py").read_text()
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == [NEEDED]
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/write-a-plugin.md", "docs/plugin-api.md"])
+def test_pages_print_the_same_dependency(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(r'dependencies = \["(trunnion[^"]*)"\]', text) == [NEEDED]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_says_where_trunnion_comes_from(kind, tmp_path):
+    """Trunnion is on no package index: without it, nothing that is written could be installed."""
+    assert new("foo", "--kind", kind, "--output", tmp_path) == 0
+    readme = (tmp_path / "README.md").read_text()
+    for words in ("on no package index", "pip install -e PATH/OF/THE/CLONE", 'pip install "git+https://'):
+        assert words in readme
+    workflow = (tmp_path / ".github/workflows/test.yml").read_text()
+    assert "TRUNNION_SOURCE: ${{ vars.TRUNNION_SOURCE }}" in workflow
+    (install,) = re.findall(r"- run: (pip install .*TRUNNION_SOURCE.*)", workflow)
+    assert workflow.index(install) < workflow.index("pip install -e '.[test]'")
+    done = subprocess.run(["/bin/bash", "-c", install], env={"PATH": ""}, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "set the repository variable TRUNNION_SOURCE" in done.stderr
+
+
 def test_a_new_engine_waits_to_be_named_and_says_how_to_be_a_choice(tmp_path, site_of):
     """A toy that answers "auto" with the prompt itself would be a bad surprise."""
     assert new("foo", "--output", tmp_path) == 0
@@ -150,12 +183,11 @@ def test_a_new_engine_waits_to_be_named_and_says_how_to_be_a_choice(tmp_path, si
 
 def test_the_templates_are_part_of_the_distribution():
     """They lie in a package that the wheel takes whole, and no ignore pattern leaves one out."""
-    root = Path(__file__).parents[2]
-    templates = sorted((root / "adapters" / "trunnion_cli" / "templates").rglob("*.in"))
+    templates = sorted((ROOT / "adapters" / "trunnion_cli" / "templates").rglob("*.in"))
     assert len(templates) > 25
     ignored = subprocess.run(
         ["git", "check-ignore", "--no-index", *map(str, templates)],
-        cwd=root,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

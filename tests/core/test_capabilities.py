@@ -157,3 +157,14 @@ def test_media_may_want_another_prompt_kind():
     assert made.prompts_for(ask()) == ("token_ids",)
     assert made.prompts_for(ask(media=(t.MediaPart(type="image", url="x"),))) == ("messages",)
     assert t.Capabilities(prompts=("text",)).prompts_for(ask(media=(t.MediaPart(type="image", url="x"),))) == ("text",)
+
+
+def test_others_classifies_what_no_list_names():
+    made = t.Capabilities.of(yes=["sampling.seed"], unknown=["output_format.*"], others="no")
+    assert set(made.features) == set(t.FEATURES)
+    assert made.support("sampling.seed") is t.Support.YES
+    assert made.support("output_format.regex") is t.Support.UNKNOWN
+    assert made.features["tools"] is t.Support.NO
+    assert "tools" not in t.Capabilities.of(yes=["sampling.seed"]).features
+    with pytest.raises(ValueError, match="others may be"):
+        t.Capabilities.of(others="yes")

@@ -125,6 +125,19 @@ def test_the_version_is_todays() -> None:
     ]
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/write-a-plugin.md", "docs/plugin-api.md"])
+def test_plugins_that_are_printed_are_written_for_todays_version(page: str) -> None:
+    """The scaffold writes the same: it takes ``API_VERSION``; tests/cli/test_scaffold.py looks."""
+    printed = re.findall(r"api_version=(\(\d+, \d+\))", (ROOT / page).read_text(encoding="utf-8"))
+    assert printed
+    assert set(printed) == {str(trunnion.API_VERSION)}
+
+
+def test_the_example_of_the_field_is_todays_version() -> None:
+    doc = inspect.getdoc(trunnion.EnginePlugin) or ""
+    assert f"such as ``{trunnion.API_VERSION}``" in doc
+
+
 def test_what_came_after_1_0_is_listed() -> None:
     before = {path.partition(":")[2] for path in SURFACE["names"]}
     came = set(trunnion.__all__) - before
