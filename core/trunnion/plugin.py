@@ -80,6 +80,8 @@ class EnginePlugin:
             settings to change in each of them, so that limits which are the job's hold over all of them together.
             None: every replica takes the config as it is.
         batch_config: Settings for a batch, where throughput counts and latency does not; the user's own win.
+        check_config: Settings with which ``trunnion plugins check`` tests it: answers that end by themselves, and take
+            long enough to be interrupted. The user's own win; left out where they do not go with those.
         hardware: What it can run on, among "cpu", "gpu", "remote"; for people; one that runs on
             "gpu" alone is no choice of ``engine="auto"`` where there is no GPU.
         suits: Asked for ``engine="auto"``; pure and light. None: the engine is taken only where it is named.
@@ -99,6 +101,7 @@ class EnginePlugin:
     needs_model: bool = True
     model_files: bool = True
     batch_config: Mapping[str, Any] = field(default_factory=dict)
+    check_config: Mapping[str, Any] = field(default_factory=dict)
     hardware: tuple[Literal["cpu", "gpu", "remote"], ...] = ("cpu",)
     suits: Callable[[EngineQuestion], Suitability] | None = None
     semantic_version: str = "1"

@@ -20,6 +20,7 @@ def trunnion_engines() -> list[EnginePlugin]:
             resources=resources,
             needs_model=False,
             model_files=False,
+            check_config={"tpot": 0.002, "eos_after": 30},
             hardware=("cpu",),
             suits=lambda _: Suitability(score=0, reason="it simulates; name it to use it"),
             semantic_version="2",

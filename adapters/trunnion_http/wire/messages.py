@@ -15,7 +15,7 @@ _MEDIA_PARTS: Final = frozenset({"image_url", "video_url", "audio_url", "input_a
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[MediaPart, ...]:
-    """Check roles, and return the media parts in the order of the conversation.
+    """Check roles and contents, and return the media parts in the order of the conversation.
 
     Raises:
         InvalidArgument: ``param`` names the message and part, such as ``messages[2].content[0]``.
@@ -30,6 +30,10 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[MediaPart, ..
             msg = f"{param} must be one of {', '.join(sorted(ROLES))}, not {role!r}"
             raise InvalidArgument(msg, param=param)
         content = message.get("content")
+        if content is None and role != "assistant":
+            param = f"messages[{index}].content"
+            msg = f"{param} is missing; only an assistant's message may go without"
+            raise InvalidArgument(msg, param=param)
         if content is not None and not isinstance(content, str):
             _parts(content, f"messages[{index}].content", media)
     return tuple(media)

@@ -27,7 +27,7 @@ from .hooks_suite import HooksSuite
 from .mount import Mount
 from .router_suite import RouterSuite
 from .stage_suite import StageSuite
-from .surface import Answer, Question, Surface
+from .surface import Answer, Question, Surface, surface_names
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,12 +45,39 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the kit's mark."""
     config.addinivalue_line("markers", f"{_guard.LAST}: stops the engine; runs after the others of its class")
     config.addinivalue_line("markers", f"{_guard.RESTART}: starts the engine anew after a failure")
+    known, chosen = surface_names(), config.getoption("trunnion_surfaces")
+    for name in filter(None, (chosen or "").split(",")):
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise pytest.UsageError(f"--trunnion-surfaces: there is no surface {name!r}; there are: {there}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Apply the suites' rules."""
     _guard.arrange(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Report once what all tests of a suite would fail with."""
+    suite = _guard.suite_of(item)
+    if suite is not None:
+        suite.admit()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Report a spec that cannot be made once, as what does not start."""
+    suite = _guard.suite_of(request)
+    try:
+        return (yield)
+    except Exception as error:
+        if suite is None or fixturedef.argname != "engine":
+            raise
+        suite.give_up(f"the fixture `engine` failed: {type(error).__name__}: {error}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,5 +104,7 @@ __all__ = [
     "pytest_addoption",
     "pytest_collection_modifyitems",
     "pytest_configure",
+    "pytest_fixture_setup",
     "pytest_runtest_makereport",
+    "pytest_runtest_setup",
 ]

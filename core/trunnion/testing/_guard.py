@@ -30,6 +30,7 @@ class Suite:
     lenient: ClassVar[bool] = False
     xfail: ClassVar[Mapping[str, str]] = {}
     _standard: ClassVar[Mapping[str, Any]] = {}
+    _given_up: ClassVar[str] = ""
 
     def __init_subclass__(cls, *, standard: bool = False, **more: Any) -> None:
         """Refuse a subclass that replaces or removes a standard test.
@@ -56,6 +57,25 @@ class Suite:
             pytest.skip(advice)
         pytest.fail(advice)
 
+    @classmethod
+    def unusable(cls) -> str:
+        """Return why nothing of the plugin can be tested; empty where it can."""
+        return ""
+
+    @classmethod
+    def give_up(cls, why: str) -> NoReturn:
+        """Fail this test, and leave out those of the suite that come after it: they have the same cause."""
+        cls._given_up = why
+        pytest.fail(why, pytrace=False)
+
+    @classmethod
+    def admit(cls) -> None:
+        """Let a test of the suite begin, unless its cause to fail was reported already, or is to be now."""
+        if cls._given_up:
+            pytest.skip(f"reported once: {cls._given_up}")
+        if why := cls.unusable():
+            cls.give_up(why)
+
     @pytest.fixture(autouse=True)
     def _whole(self) -> None:
         """Fail where a standard test was taken away after the class was made."""
@@ -63,7 +83,8 @@ class Suite:
         assert not lost, f"{type(self).__name__} lost the standard test {lost[0]}"
 
 
-def _suite(item: pytest.Item) -> type[Suite] | None:
+def suite_of(item: Any) -> type[Suite] | None:
+    """Return the suite that an item or a fixture's request belongs to."""
     cls = getattr(item, "cls", None)
     return cls if isinstance(cls, type) and issubclass(cls, Suite) else None
 
@@ -78,12 +99,12 @@ def arrange(items: list[pytest.Item]) -> None:
     Raises:
         pytest.UsageError: ``xfail`` names no standard test, or one is skipped by a mark of its own.
     """
-    for cls in dict.fromkeys(filter(None, map(_suite, items))):
+    for cls in dict.fromkeys(filter(None, map(suite_of, items))):
         wrong = [name for name in cls.xfail if name.partition("[")[0] not in cls._standard]
         if wrong:
             raise pytest.UsageError(f"{cls.__name__}.xfail names {wrong[0]!r}, which is no standard test of the kit")
     for item in items:
-        suite = _suite(item)
+        suite = suite_of(item)
         if suite is None or _plain_name(item) not in suite._standard:  # noqa: SLF001 - of this module
             continue
         if any(mark.name in ("skip", "skipif") for mark in item.own_markers):
@@ -91,10 +112,10 @@ def arrange(items: list[pytest.Item]) -> None:
         reason = suite.xfail.get(item.name) or suite.xfail.get(_plain_name(item))
         if reason:
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
-    order = {cls: place for place, cls in enumerate(dict.fromkeys(map(_suite, items)))}
+    order = {cls: place for place, cls in enumerate(dict.fromkeys(map(suite_of, items)))}
 
     def place(item: pytest.Item) -> tuple[int, bool]:
-        cls = _suite(item)
+        cls = suite_of(item)
         return (order[cls], item.get_closest_marker(LAST) is not None) if cls is not None else (order[None], False)
 
     if any(item.get_closest_marker(LAST) for item in items):

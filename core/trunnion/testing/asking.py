@@ -17,6 +17,7 @@ from trunnion.preparation import Prepared
 from trunnion.requests import ChatMessage, GenerateRequest, MessagesPrompt, Prompt, SamplingParams, TextPrompt
 from trunnion.sync import as_prompt
 
+from . import advice
 from .examples import EXAMPLES
 from .mount import Mount
 
@@ -57,7 +58,10 @@ class Ask:
         return made
 
     def variant(self, number: int) -> Prompt:
-        """Return the prompt with a number before it, for answers that differ."""
+        """Return the prompt with a number before it (``"3: ..."``), for answers that differ.
+
+        In a conversation the number goes before the content of the last message; token ids stay as they are.
+        """
         prompt = self.prompt
         if isinstance(prompt, TextPrompt):
             return TextPrompt(text=f"{number}: {prompt.text}")
@@ -72,6 +76,10 @@ class Ask:
         context = self.mount.info.context_length or 4096
         text = "Write a haiku about the sea. " * min(40, max(1, context // 20))
         return self._usable(text)
+
+    def short(self) -> Prompt:
+        """Return a prompt of a few tokens."""
+        return self._usable("Hi")
 
     def accepts(self, feature: str) -> bool:
         """Tell whether a request with the feature is sent: declared *yes* or *unknown*, or a stage supplies it."""
@@ -141,7 +149,7 @@ class Ask:
         reference = self.mount.info.tokenizer
         path = self._tokenizer or (None if reference is None else reference.path)
         if path is None:
-            self.lacking("the engine names no tokenizer; give the suite one: tokenizer = 'path or Hub name'")
+            self.lacking(f"the engine names no tokenizer; {advice.TOKENIZER}")
         tokenizers: Any = pytest.importorskip("transformers")
         ids = tokenizers.AutoTokenizer.from_pretrained(path)(text, add_special_tokens=False).input_ids
         return list(map(int, ids))

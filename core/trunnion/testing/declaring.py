@@ -53,7 +53,8 @@ class DeclaringChecks(RegistrationChecks):
         """Whatever is *unknown* has a reason."""
         for capabilities in (mounted.plugin.capabilities, mounted.info.capabilities):
             unknown = [name for name, support in capabilities.features.items() if support is Support.UNKNOWN]
-            assert [name for name in unknown if not capabilities.reasons.get(name)] == []
+            lacking = [name for name in unknown if not capabilities.reasons.get(name)]
+            assert not lacking, f"give reasons={{{', '.join(f'{name!r}: ...' for name in lacking)}}}"
 
     def test_start_only_narrows(self, mounted: Mount) -> None:
         """The started engine declares no more than its plugin did without loading anything."""
@@ -63,8 +64,9 @@ class DeclaringChecks(RegistrationChecks):
             for name in FEATURES
             if before.support(name) is Support.NO and after.support(name) is not Support.NO and name not in HINTS
         ]
-        assert widened == []
-        assert set(after.protocols) <= set(before.protocols)
+        assert not widened, f"start() declares {', '.join(widened)}, which the plugin does not"
+        more = sorted(set(after.protocols) - set(before.protocols))
+        assert not more, f"start() declares {', '.join(more)}, which the plugin does not"
 
     def test_declared_protocols_are_there(self, mounted: Mount) -> None:
         """Each optional protocol that is declared is implemented."""
@@ -73,7 +75,7 @@ class DeclaringChecks(RegistrationChecks):
             for name in sorted(mounted.plugin.capabilities.protocols)
             if not isinstance(mounted.engine, PROTOCOL_CLASSES[name])
         ]
-        assert lacking == []
+        assert not lacking, f"{', '.join(lacking)}: declared, not implemented"
 
     def test_protocols_that_are_there_are_declared(self, mounted: Mount) -> None:
         """An optional protocol that the engine implements is declared: nobody would find it otherwise."""
@@ -82,7 +84,7 @@ class DeclaringChecks(RegistrationChecks):
             for name, protocol in PROTOCOL_CLASSES.items()
             if isinstance(mounted.engine, protocol) and name not in mounted.plugin.capabilities.protocols
         ]
-        assert hidden == []
+        assert not hidden, f"{', '.join(hidden)}: implemented, not declared; add it to protocols"
 
     def test_info_names_the_engine(self, mounted: Mount) -> None:
         """``start()`` says which engine and library it is, and how many requests it is useful to have in flight."""
@@ -105,7 +107,7 @@ class DeclaringChecks(RegistrationChecks):
         assert isinstance(found, Resources)
         assert found.bundles
         assert all(bundle.cpu >= 0 and bundle.gpu >= 0 for bundle in found.bundles)
-        poisoned = tuple(r.module for r in plugin.requires)
-        answer = loaded_without(self.plugin, kind="engine", poisoned=poisoned, config=dict(mount.spec.config))
         if plugin.resources is not None:
+            poisoned = tuple(r.module for r in plugin.requires)
+            answer = loaded_without(self.plugin, kind="engine", poisoned=poisoned, config=dict(mount.spec.config))
             assert answer.get("resources") == {"kind": "Resources", "same": True}

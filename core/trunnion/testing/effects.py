@@ -10,14 +10,17 @@ from typing import Any, Final
 
 import pytest
 
+from trunnion.completion import Completion
 from trunnion.errors import UnsupportedFeature
 from trunnion.formats import Choice, Grammar, JsonObject, JsonSchema, Regex
 from trunnion.requests import GenerateRequest
 
+from . import advice
 from .asking import Ask
 from .examples import CITY, TOOL
 
 Effect = Callable[[Ask], None]
+_TRIES: Final = 3
 _TABLE: dict[str, Effect] = {}
 EFFECTS: Final[Mapping[str, Effect]] = _TABLE
 """The test of each feature's effect."""
@@ -49,7 +52,7 @@ def _own_length(ask: Ask) -> int:
     context = ask.mount.info.context_length or 1024
     answer = ask(max_tokens=min(400, context // 2))
     assert answer.usage is not None
-    assert answer.choices[0].finish_reason == "stop", "the answer does not end by itself; give the suite another prompt"
+    assert answer.choices[0].finish_reason == "stop", f"the answer does not end by itself; {advice.PROMPT}"
     return answer.usage.completion_tokens
 
 
@@ -74,13 +77,25 @@ def _n(ask: Ask) -> None:
     answer = ask(n=3, **ask.only_if("sampling.temperature", temperature=1.0))
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert all(choice.text or choice.token_ids for choice in answer.choices)
+    if not ask.accepts("sampling.temperature"):
+        return
+    seeds: list[int | None] = [None, *([7, 8, 9] if ask.accepts("sampling.seed") else [])]
+    for group in (seeds[:1] * _TRIES, seeds[1:]):
+        answers = (ask(**_hot(ask, n=3, max_tokens=24, seed=seed)) for seed in group)
+        alike = group and not any(_choices_differ(answer) for answer in answers)
+        where = "without a seed" if group[:1] == [None] else "with a seed"
+        assert not alike, f"at temperature 2, {where}, three choices are one and the same: each must draw for itself"
+
+
+def _choices_differ(answer: Completion) -> bool:
+    return len({choice.text or tuple(choice.token_ids) for choice in answer.choices}) > 1
 
 
 @effect("sampling.seed")
 def _seed(ask: Ask) -> None:
     one, again, *others = ask.texts(*(_hot(ask, seed=seed) for seed in (1, 1, 2, 3, 4)))
-    assert one == again
-    assert len({one, *others}) > 1
+    assert one == again, "the same seed gives another answer"
+    assert len({one, *others}) > 1, "four seeds give one and the same answer: the seed is not used"
 
 
 @effect("sampling.temperature")
@@ -115,7 +130,7 @@ def _split(ask: Ask) -> tuple[str, str]:
     events = ask.events()
     pieces = [choice.text for event in events for choice in event.choices if choice.text]
     text = ask().text
-    assert len(text) >= 8, "the answer is too short to be stopped; give the suite another prompt"
+    assert len(text) >= 8, f"the answer is too short to be stopped; {advice.LONG_PROMPT}"
     end = 0
     for piece in pieces[:-1]:
         end += len(piece)
@@ -187,7 +202,7 @@ def _logit_bias(ask: Ask) -> None:
 def _logprobs(ask: Ask) -> None:
     answer = ask(**{**ask.long(), "max_tokens": 5, "logprobs": 2})
     logprobs = answer.choices[0].logprobs
-    assert logprobs is not None
+    assert logprobs is not None, "answered without logprobs: make them, or refuse"
     assert len(logprobs) == 5
     for entry in logprobs:
         assert entry.logprob <= 0
@@ -201,7 +216,7 @@ def _logprobs(ask: Ask) -> None:
 def _prompt_logprobs(ask: Ask) -> None:
     answer = ask(prompt_logprobs=1, max_tokens=1)
     assert answer.usage is not None
-    assert answer.prompt_logprobs is not None
+    assert answer.prompt_logprobs is not None, "answered without prompt_logprobs: make them, or refuse"
     assert len(answer.prompt_logprobs) == answer.usage.prompt_tokens
     assert answer.prompt_logprobs[0] is None
     second = answer.prompt_logprobs[1]
@@ -280,7 +295,7 @@ def _parallel_tool_calls(ask: Ask) -> None:
 def _adapter(ask: Ask) -> None:
     names = ask.adapters
     if not names:
-        ask.lacking("adapter is declared yes; give the suite adapters = {'name': 'path'}")
+        ask.lacking(f"adapter is declared yes; {advice.ADAPTERS}")
     plain, *adapted = ask.texts({}, *({"adapter": name} for name in names))
     assert all(adapted)
     assert set(adapted) != {plain}, "no adapter changes the answer"
@@ -304,7 +319,10 @@ def _priority(ask: Ask) -> None:
         await asyncio.gather(ahead, *map(run, waiting))
 
     mount.run(together())
-    assert ended == [0, -5, 5, 5]
+    assert ended == [0, -5, 5, 5], (
+        f"beside one that runs, those of priority 5, 5, -5 waited; they ended in the order {ended[1:]}, "
+        "and the lower number goes first"
+    )
 
 
 @effect("cache_salt")

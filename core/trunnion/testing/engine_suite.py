@@ -10,6 +10,7 @@ import pytest
 from trunnion.registry import get_registry
 from trunnion.spec import EngineSpec
 
+from . import advice
 from ._guard import FAILED, RESTART
 from .asking import Ask, PromptLike
 from .declaring import DeclaringChecks
@@ -81,7 +82,11 @@ class EngineSuite(
     @pytest.fixture
     def mounted(self, mount: Mount, request: pytest.FixtureRequest) -> Iterator[Mount]:
         """Return the started engine. One that a test found leaking or hanging is not left to the next."""
-        yield mount.ready()
+        try:
+            mount.ready()
+        except (pytest.fail.Exception, Exception) as error:  # noqa: BLE001 - whatever it is, it is reported
+            self.give_up(f"the engine does not start: {_named(error)}")
+        yield mount
         if request.node.get_closest_marker(RESTART) and request.node.stash.get(FAILED, False):
             mount.abandon()
 
@@ -94,7 +99,7 @@ class EngineSuite(
     def narrow_ask(self, narrow: EngineSpec | None, mount: Mount) -> Iterator[Ask]:
         """Return what asks an engine that runs one request at a time."""
         if narrow is None:
-            self.lacking("priority is declared yes; give a fixture `narrow`: the spec for one request at a time")
+            self.lacking(f"priority is declared yes; {advice.NARROW}")
         mount.close()  # two of one engine may not fit into memory
         alone = Mount(narrow, patience=self.patience)
         try:
@@ -116,3 +121,11 @@ class EngineSuite(
 
     def _settings(self) -> dict[str, object]:
         return dict(get_registry().engine(self.plugin).batch_config)
+
+
+def _named(error: BaseException) -> str:
+    """Return what an engine failed to start with, and what that came from."""
+    if isinstance(error, pytest.fail.Exception):
+        return str(error)
+    cause = "" if error.__cause__ is None else f" (from {type(error.__cause__).__name__}: {error.__cause__})"
+    return f"{type(error).__name__}: {error}{cause}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from trunnion.formats import Choice, Grammar, JsonObject, JsonSchema, Regex
-from trunnion.requests import MediaPart
+from trunnion.requests import ChatMessage, MediaPart
 
 TOOL: Final[dict[str, Any]] = {
     "type": "function",
@@ -20,6 +20,26 @@ CITY: Final[dict[str, Any]] = {
     "properties": {"city": {"type": "string", "maxLength": 12}},
     "required": ["city"],
 }
+_HELLO: Final[ChatMessage] = {"role": "user", "content": "Hello"}
+_CALL: Final[dict[str, Any]] = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": '{"city": "Rome"}'},
+}
+CONVERSATIONS: Final[dict[str, list[ChatMessage]]] = {
+    "content as a list of text parts": [
+        {"role": "user", "content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "there"}]}
+    ],
+    "a tool call without content, and a tool's message at the end": [
+        _HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [_CALL]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "It rains."},
+    ],
+    "an assistant's message without content": [_HELLO, {"role": "assistant", "content": None}, _HELLO],
+    "an assistant's message at the end": [_HELLO, {"role": "assistant", "content": "Hello"}],
+    "a user's message without content": [{"role": "user"}],
+}
+"""Conversations that clients send, odd ones among them: each is answered or refused."""
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "sampling.min_tokens": {"min_tokens": 2},
     "sampling.ignore_eos": {"ignore_eos": True},

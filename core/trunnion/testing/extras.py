@@ -24,6 +24,7 @@ from trunnion.engine import (
 from trunnion.errors import AdapterNotFound, TrunnionError, UnsupportedFeature
 from trunnion.requests import Prompt, TextPrompt
 
+from . import advice
 from ._guard import Suite
 from .asking import Ask, drained
 from .mount import Mount
@@ -52,7 +53,7 @@ class ExtraChecks(Suite):
             return
         engine = cast("HotAdapters", mount.engine)
         if not self.adapters:
-            self.lacking("hot_adapters/1 is declared; give the suite adapters = {'name': 'path'}")
+            self.lacking(f"hot_adapters/1 is declared; {advice.ADAPTERS}")
         path = next(iter(self.adapters.values()))
         plain = ask().text
 
@@ -154,7 +155,7 @@ class ExtraChecks(Suite):
         mount = embedding_mount or mounted
         if not self._declares(mount, "embeds/1"):
             if "embeds/1" in mount.plugin.capabilities.protocols:
-                self.lacking("embeds/1 is declared; give the suite a fixture `embedding`: the spec of such a model")
+                self.lacking(f"embeds/1 is declared; {advice.EMBEDDING}")
             with pytest.raises(UnsupportedFeature):
                 mount.run(mount.pipeline.embed([TextPrompt(text="Hello")]))
             return
@@ -201,5 +202,5 @@ async def _forgotten(engine: ResetsCache) -> bool:
 
 def embed(mount: Mount, prompts: Sequence[Prompt], *, dimensions: int | None = None) -> list[Embedding]:
     """Embed through the pipeline."""
-    assert isinstance(mount.engine, Embeds)
+    assert isinstance(mount.engine, Embeds), "embeds/1 is declared, not implemented"
     return mount.run(mount.pipeline.embed(prompts, dimensions=dimensions))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
 
 from trunnion.capabilities import FEATURES, HINTS, Support, used_features
-from trunnion.errors import InvalidArgument, UnsupportedFeature
-from trunnion.requests import MessagesPrompt, Prompt, TextPrompt, TokensPrompt
+from trunnion.errors import InvalidArgument, TrunnionError, UnsupportedFeature
+from trunnion.requests import ChatMessage, MessagesPrompt, Prompt, TextPrompt, TokensPrompt
 
+from . import advice
 from ._guard import Suite
 from .asking import Ask
 from .effects import EFFECTS
-from .examples import EXAMPLES
+from .examples import CONVERSATIONS, EXAMPLES, TOOL
 from .streams import refused
 
 CLASSIFIED = [feature for feature in FEATURES if feature not in HINTS]
@@ -48,7 +49,7 @@ class FieldChecks(Suite):
             except (UnsupportedFeature, InvalidArgument):
                 return  # the engine's own refusal, in our words
             if effect is None:
-                self.lacking(f"{feature} was answered; give the suite effects = {{{feature!r}: a test of it}}")
+                self.lacking(f"{feature} was answered; {advice.EFFECTS}")
             return
         if feature == "priority" and feature not in self.effects:
             narrow: Ask = request.getfixturevalue("narrow_ask")
@@ -56,12 +57,16 @@ class FieldChecks(Suite):
             effect(narrow)
             return
         if effect is None:
-            self.lacking(f"{feature} is declared yes; give the suite effects = {{{feature!r}: a test of it}}")
+            self.lacking(f"{feature} is declared yes; {advice.EFFECTS}")
         effect(ask)
 
     @pytest.mark.parametrize("kind", ["messages", "text", "token_ids"])
     def test_prompt_kind(self, ask: Ask, kind: str) -> None:
-        """A prompt of each kind is answered, by the engine or with stages before it, or refused by name."""
+        """A prompt of each kind is answered, by the engine or with stages before it, or refused by name.
+
+        So is every conversation: with content in parts, with none, and one that ends with a tool's or the
+        assistant's message.
+        """
         prompts: dict[str, Prompt] = {
             "messages": MessagesPrompt(messages=({"role": "user", "content": "Hello"},)),
             "text": TextPrompt(text="Hello"),
@@ -77,6 +82,23 @@ class FieldChecks(Suite):
         assert answer.usage is not None
         assert answer.usage.completion_tokens >= 1
         assert answer.choices[0].finish_reason is not None
+        if kind == "messages":
+            for what, messages in CONVERSATIONS.items():
+                self._answered_or_refused(ask, what, messages)
+
+    @staticmethod
+    def _answered_or_refused(ask: Ask, what: str, messages: Sequence[ChatMessage]) -> None:
+        fields = ask.only_if("sampling.max_tokens", max_tokens=3)
+        if any("tool_calls" in message for message in messages):
+            fields |= ask.only_if("tools", tools=(TOOL,))
+        try:
+            answer = ask(MessagesPrompt(messages=messages), **fields)
+        except TrunnionError as refusal:
+            advice = "answer it, or raise InvalidArgument with param naming the message"
+            status = refusal.http_status
+            assert 400 <= status < 500, f"{what}: {type(refusal).__name__}: {refusal}; {advice}"  # noqa: PT017 - an answer is right too
+        else:
+            assert answer.choices[0].finish_reason is not None, f"{what}: the answer has no finish reason"
 
 
 def _ids(ask: Ask) -> tuple[int, ...]:

@@ -12,19 +12,23 @@ from typing import Any, ClassVar
 
 import pytest
 
+from trunnion.engine import LoadReport
 from trunnion.errors import DeadlineExceeded, EngineDead, TrunnionError
 from trunnion.requests import GenerateRequest
 
+from . import advice
 from ._guard import Suite
 from .asking import Ask, drained
 from .mount import SOON, Mount, best_of
 
 _TOO_SHORT = (
-    "the answer ended before it could be interrupted; "
-    "give the suite a prompt or settings with which answers take longer"
+    f"the answer ended before it could be interrupted; {advice.SLOWER}; "
+    "or the engine never lets others run (no await between tokens)"
 )
 _BESIDE = 64
 """Requests of the many that run side by side, at most."""
+_MUCH_LONGER = 20
+"""How many times longer than usual an answer may take before the slots it needs count as lost."""
 _ids = itertools.count()
 
 
@@ -78,19 +82,28 @@ class FreeingChecks(Suite):
     def test_answers_come_after_many_were_given_up(self, ask: Ask) -> None:
         """After more requests were cancelled than run at once, a new one is answered as before."""
         mount = ask.mount
+        began = time.monotonic()
         expected = ask().text
+        usual = time.monotonic() - began
         request = ask.prepared(**ask.long())
 
-        async def give_up() -> None:
+        async def give_up() -> LoadReport | None:
             count = min(2 * mount.info.concurrency, 2 * _BESIDE)
             tasks = [asyncio.ensure_future(drained(mount, request)) for _ in range(count)]
             await asyncio.sleep(0.05)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            return await mount.settled(10 * SOON)
 
-        mount.run(give_up())
-        assert ask().text == expected
+        report = mount.run(give_up())
+        assert report is None or report.running + report.waiting == 0, (
+            f"of those given up, {report.running} still run and {report.waiting} wait: their slots are lost"
+        )
+        again = mount.run(
+            mount.pipeline.complete(ask.request()), timeout=min(mount.patience, max(20.0, _MUCH_LONGER * usual))
+        )
+        assert again.text == expected
 
     @pytest.mark.trunnion_restart
     def test_a_deadline_ends_the_request(self, ask: Ask) -> None:
@@ -114,7 +127,9 @@ class FreeingChecks(Suite):
         with pytest.raises(DeadlineExceeded):
             mount.run(slowly())
         report = mount.run(mount.settled())
-        assert report is None or report.running + report.waiting == 0
+        assert report is None or report.running + report.waiting == 0, (
+            f"after the deadline the report still counts {report.running} running and {report.waiting} waiting"
+        )
 
     @pytest.mark.trunnion_restart
     def test_many_requests_leave_nothing_behind(self, ask: Ask) -> None:

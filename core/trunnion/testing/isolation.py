@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -30,14 +31,13 @@ sys.meta_path.insert(0, Poison())
 from trunnion import Registry, EnginePlugin
 
 registry = Registry()
-records = [r for r in registry.plugins() if r.name == asked["name"] and r.kind in (asked["kind"], "")]
+records = registry.plugins()
 answer = {
-    "states": [r.state.value for r in records],
-    "reasons": [r.reason for r in records],
+    "records": [[r.kind, r.name, r.state.value, r.reason] for r in records],
     "imported": sorted({name.partition(".")[0] for name in tried}),
 }
-plugin = next((r.plugin for r in records if r.plugin is not None), None)
-if isinstance(plugin, EnginePlugin) and "config" in asked:
+plugin = next((r.plugin for r in records if r.name == asked.get("name") and isinstance(r.plugin, EnginePlugin)), None)
+if plugin is not None:
     config = plugin.config.model_validate(asked["config"])
     if plugin.resources is not None:
         first, second = plugin.resources(config), plugin.resources(config)
@@ -54,11 +54,19 @@ def loaded_without(name: str, *, kind: str, poisoned: tuple[str, ...], config: A
         ``states`` and ``reasons`` of its records, the libraries whose import was tried (``imported``), and for an
         engine with a config what ``resources`` gave.
     """
-    asked = {"name": name, "kind": kind, "poisoned": [*HEAVY, *poisoned]}
+    asked: dict[str, Any] = {"poisoned": [*HEAVY, *poisoned]}
     if config is not None:
-        asked["config"] = config
+        asked |= {"name": name, "config": config}
+    answer = dict(_answer(json.dumps(asked)))
+    records = [record for record in answer.pop("records") if record[1] == name and record[0] in (kind, "")]
+    return {"states": [record[2] for record in records], "reasons": [record[3] for record in records], **answer}
+
+
+@functools.cache
+def _answer(asked: str) -> dict[str, Any]:
+    """Run the program; the plugins that need the same libraries share a process."""
     done = subprocess.run(  # noqa: S603 - this very program
-        [sys.executable, "-c", _PROGRAM, json.dumps(asked)],
+        [sys.executable, "-c", _PROGRAM, asked],
         capture_output=True,
         text=True,
         timeout=120,

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self, TypeVar
 
 import pytest
+from pydantic import BaseModel
 
 from trunnion.engine import Engine, EngineInfo, LoadReport, ReportsLoad
 from trunnion.pipeline import Pipeline
 from trunnion.plugin import EnginePlugin
-from trunnion.registry import get_registry
+from trunnion.registry import get_registry, validate_config
 from trunnion.spec import EngineSpec
 from trunnion.sync import LoopThread
 
@@ -89,6 +90,10 @@ class Mount:
     def plugin(self) -> EnginePlugin:
         """Return what the plugin registered."""
         return get_registry().engine(self.spec.engine)
+
+    def settings(self) -> BaseModel:
+        """Return the engine's settings, its defaults among them."""
+        return validate_config(self.plugin.config, self.spec.config, where=self.spec.engine)
 
     def run(self, coroutine: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T:
         """Run a coroutine on the engine's loop. Fails the test where it takes longer than ``timeout`` seconds."""

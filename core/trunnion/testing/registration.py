@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from trunnion.errors import PluginError
 from trunnion.loader import PluginRecord, PluginState
 from trunnion.plugin import API_VERSION, LibraryRequirement
 from trunnion.registry import get_registry, validate_config
@@ -23,6 +24,22 @@ class RegistrationChecks(Suite):
 
     kind: ClassVar[str] = ""
     config: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def unusable(cls) -> str:
+        """Return why the plugin cannot be used here; empty where it can."""
+        try:
+            record = get_registry().record(cls.kind, cls.plugin)
+            if record is None and cls.kind == "engine":
+                get_registry().engine(cls.plugin)  # says which there are
+        except PluginError as error:
+            return str(error)
+        if record is None:
+            return f"no {cls.kind} plugin is called {cls.plugin!r}; is its distribution installed?"
+        if record.state is not PluginState.OK:
+            where = f"{record.distribution} {record.version}".strip()
+            return f"{cls.kind} {cls.plugin!r} ({where}) is {record.state.value}: {record.reason}"
+        return ""
 
     def _record(self) -> PluginRecord:
         found = [r for r in get_registry().plugins() if r.kind == self.kind and r.name == self.plugin]

@@ -11,8 +11,10 @@ import pytest
 from trunnion.errors import TrunnionError
 from trunnion.requests import TokensPrompt
 
+from . import advice
 from ._guard import Suite
 from .asking import Ask, drained, whole
+from .loop_watch import watched
 from .mount import best_of
 
 _STALL = 0.5
@@ -65,8 +67,11 @@ class StreamChecks(Suite):
         """Deltas are what is new, never cumulative: joined they are the answer that comes in one piece."""
         streamed, final = ask(delivery="delta"), ask(delivery="final")
         joined, expected = streamed.choices[0], final.choices[0]
-        assert joined.text == expected.text
-        assert list(joined.token_ids) == list(expected.token_ids)
+        assert joined.text == expected.text, (
+            f"the deltas join to {joined.text[:80]!r}, the answer in one piece is {expected.text[:80]!r}; "
+            "a delta must hold new text only"
+        )
+        assert list(joined.token_ids) == list(expected.token_ids), "a delta must hold new token ids only"
         if joined.token_ids:
             assert streamed.usage is not None
             assert len(joined.token_ids) == streamed.usage.completion_tokens
@@ -86,6 +91,16 @@ class StreamChecks(Suite):
             assert usage.completion_tokens == sum(len(choice.token_ids) for choice in answer.choices)
         if ask.accepts("sampling.max_tokens"):
             assert 1 <= usage.completion_tokens <= (request.sampling.max_tokens or 0)
+
+    def test_a_longer_prompt_counts_more(self, ask: Ask) -> None:
+        """``prompt_tokens`` grow with the prompt."""
+        counts = []
+        for prompt in (ask.short(), ask.repeated()):
+            usage = ask(prompt, **ask.only_if("sampling.max_tokens", max_tokens=1)).usage
+            assert usage is not None
+            counts.append(usage.prompt_tokens)
+        short, long = counts
+        assert short < long, f"prompt_tokens is {short} for a short prompt, and {long} for one many times as long"
 
     def test_usage_adds_up_over_choices(self, ask: Ask) -> None:
         """With ``n`` the prompt is counted once, and the completion tokens of all choices together."""
@@ -108,8 +123,21 @@ class StreamChecks(Suite):
         """Eight different answers made side by side are what they are alone."""
         asked: list[dict[str, Any]] = [{"prompt": ask.variant(number), "max_tokens": 6 + number} for number in range(8)]
         alone = [ask(**fields).text for fields in asked]
+        assert len(set(alone)) > 1, (
+            f"every answer ended within 6 tokens or the answers do not differ; {advice.LONG_PROMPT}"
+        )
         assert ask.texts(*asked) == alone
-        assert len(set(alone)) > 1, "the answers do not differ; give the suite another prompt"
+
+    def test_unseeded_answers_vary(self, ask: Ask) -> None:
+        """Without a seed, sampling draws anew each time, unless the engine's own ``seed`` is set."""
+        settings = ask.mount.settings()
+        if getattr(settings, "seed", None) is not None:
+            return
+        if not (ask.accepts("sampling.temperature") and ask.accepts("sampling.seed")):
+            return
+        fields = {**ask.long(), "max_tokens": 24, "temperature": 2.0}
+        texts = [ask(**fields).text for _ in range(4)]
+        assert len(set(texts)) > 1, "at temperature 2, without a seed, four answers are one and the same: draw anew"
 
     def test_the_event_loop_stays_free(self, ask: Ask) -> None:
         """While the engine works, others on its event loop are not kept waiting."""
@@ -117,14 +145,16 @@ class StreamChecks(Suite):
         requests = [ask.prepared(ask.variant(number), **fields) for number in range(4)]
 
         async def attempt() -> str | None:
-            working = asyncio.gather(*(drained(mount, request) for request in requests))
             longest, last = 0.0, time.monotonic()
-            while not working.done():
-                await asyncio.sleep(0.005)
-                now = time.monotonic()
-                longest, last = max(longest, now - last), now
+            with watched() as held:
+                working = asyncio.gather(*(drained(mount, request) for request in requests))
+                while not working.done():
+                    await asyncio.sleep(0.005)
+                    now = time.monotonic()
+                    longest, last = max(longest, now - last), now
+                wrong = held.wrong()
             await working
-            return None if longest < _STALL else f"the event loop was blocked for {longest:.1f} s"
+            return wrong if longest < _STALL else f"the event loop was blocked for {longest:.1f} s"
 
         wrong = mount.run(best_of(attempt))
         assert wrong is None, f"{wrong}; work that blocks belongs on a thread"

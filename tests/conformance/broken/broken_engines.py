@@ -63,7 +63,14 @@ FAULTS = {
     },
     "usage-of-one-choice": {"test_usage_adds_up_over_choices"},
     "blocks-the-loop": {"test_the_event_loop_stays_free"},
+    "blocks-for-each-token": {"test_the_event_loop_stays_free"},
+    "computes-for-each-token": {"test_the_event_loop_stays_free"},
     "drops-a-field": {"test_field[sampling.seed]"},
+    "counts-no-prompt": {"test_a_longer_prompt_counts_more"},
+    "choices-alike": {"test_field[sampling.n]"},
+    "choices-of-a-seed-alike": {"test_field[sampling.n]"},
+    "draws-once-and-for-all": {"test_unseeded_answers_vary"},
+    "wants-content": {"test_prompt_kind[messages]"},
     "takes-a-slot-at-once": {
         "test_nothing_is_taken_before_the_first_event",
         "test_a_deadline_ends_the_request",  # one that has passed begins no stream
@@ -94,16 +101,16 @@ EXPECTED = {**FAULTS, "imports-its-library": {"test_registering_imports_nothing_
 
 
 class Config(t.PluginConfig):
-    step: float = Field(0.002, description="Seconds per token.")
+    step: float = Field(0.001, description="Seconds per token.")
 
 
 class Loose(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
-    step: float = Field(0.002, description="Seconds per token.")
+    step: float = Field(0.001, description="Seconds per token.")
 
 
 class Silent(t.PluginConfig):
-    step: float = 0.002
+    step: float = 0.001
 
 
 class Unpicklable(AdapterNotFound):
@@ -170,6 +177,8 @@ class Engine:
 
     async def _generate(self, request, *, taken=False):
         self._check(request)
+        if self.fault == "wants-content" and isinstance(request.prompt, t.MessagesPrompt):
+            [message["content"].strip() for message in request.prompt.messages]
         if not taken:
             self.running += 1
         held = True
@@ -206,7 +215,10 @@ class Engine:
         s = request.sampling
         hot = (s.temperature or 0) > 0
         seed = None if self.fault == "drops-a-field" else s.seed
-        drawn = f"{seed}{index}{time.perf_counter_ns() if seed is None else ''}" if hot else ""
+        fresh = request.request_id if seed is None and self.fault != "draws-once-and-for-all" else ""
+        if self.fault == "choices-alike" or (self.fault == "choices-of-a-seed-alike" and seed is not None):
+            index = 0
+        drawn = f"{seed}{index}{fresh}" if hot else ""
         length = 30 if s.ignore_eos is False else 10**9
         length = min(max(length, s.min_tokens or 0), s.max_tokens or 64)
         digest = hashlib.sha256(f"{text_of(request)}/{request.adapter}/{drawn}".encode()).digest()
@@ -221,7 +233,7 @@ class Engine:
         streams = [self._tokens(request, index) for index in range(s.n)]
         total = sum(len(tokens) for tokens, _ in streams)
         counted = len(streams[0][0]) if fault == "usage-of-one-choice" else total
-        prompt = len(text_of(request).split())
+        prompt = 1 if fault == "counts-no-prompt" else len(text_of(request).split())
         usage = t.Usage(prompt_tokens=prompt, completion_tokens=counted - (fault == "wrong-usage" and s.n == 1))
         if request.delivery == "final":
             await self._sleep(self.step * max(length for _, length in streams))
@@ -236,6 +248,7 @@ class Engine:
         said = ""
         for place in range(longest):
             await self._sleep(self.step)
+            self._hold_up(s)
             live = [(i, tokens) for i, (tokens, _) in enumerate(streams) if place < len(tokens)]
             if fault == "mixes-streams":
                 self.last[text_of(request)] = streams[0][0][place : place + 1]
@@ -254,6 +267,14 @@ class Engine:
             yield t.GenerateEvent(usage=usage)
         if fault == "delta-after-the-end":
             yield t.GenerateEvent(choices=(t.ChoiceDelta(token_ids=()),), usage=usage)
+
+    def _hold_up(self, sampling):
+        if self.fault == "blocks-for-each-token":
+            time.sleep(0.001)
+        if self.fault == "computes-for-each-token" and 40 < (sampling.max_tokens or 0) < 100:
+            began = time.thread_time()
+            while time.thread_time() - began < 0.02:
+                pass
 
     def _delta(self, tokens, request, index, *, ends):
         reason = None

@@ -14,6 +14,7 @@ def suite(fault):
         return engine_spec(f"broken-{fault}")
 
     members = {"plugin": f"broken-{fault}", "adapters": {"a": "", "b": ""}, "engine": engine, "patience": 6}
+    members["many"] = 300  # more than run side by side, and than there are slots
     members["__module__"] = __name__
     return type("Test_" + fault.replace("-", "_"), (EngineSuite,), members)
 
