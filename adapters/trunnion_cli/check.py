@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -53,18 +53,21 @@ def check(
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
 ) -> None:
     """Run the conformance kit on a plugin; exit with 1 if it breaks a rule."""
-    from trunnion.testing.check import Check, run_check, summary
+    from trunnion.testing.check import Check, check_settings, run_check, summary
 
     record = _find(name, kind)
     found = registry()
+    config = parse_assignments("--set", settings or ())
+    used: dict[str, Any] = dict(config)
     if record.kind == "engine":
         model = check_model(found.engine(name), model)
-        found.engine_spec(name, model, parse_assignments("--set", settings or ()))  # said here rather than by a test
+        found.engine_spec(name, model, config)  # said here rather than by a test
+        used = check_settings(found, name, model, config)
     asked = Check(
         plugin=name,
         kind=record.kind,
         model=model,
-        config=parse_assignments("--set", settings or ()),
+        config=config,
         adapters=adapter_paths(adapters or ()),
         narrow=parse_assignments("--narrow", narrow or ()),
         embedding=parse_assignments("--embedding", embedding or ()),
@@ -75,8 +78,9 @@ def check(
         select=select,
     )
     where = f"{record.kind} {name} ({record.distribution} {record.version})"
-    say(f"checking {where}")
-    results = run_check(asked, on_output=None if as_json or not sys.stderr.isatty() else sys.stderr)
+    settled = ", ".join(f"{key}={value}" for key, value in used.items())
+    say(f"checking {where}" + (f" with {settled}" if settled else ""))
+    results = run_check(asked, on_output=None if as_json else _show)
     counts = summary(results)
     if as_json:
         typer.echo(
@@ -89,6 +93,12 @@ def check(
         raise typer.Exit(1)
 
 
+def _show(output: str) -> None:
+    """Pass pytest's progress on."""
+    sys.stderr.write(output)
+    sys.stderr.flush()
+
+
 def _find(name: str, kind: str | None) -> PluginRecord:
     """Return the record of the plugin.
 
@@ -99,6 +109,8 @@ def _find(name: str, kind: str | None) -> PluginRecord:
     if kind is not None and kind not in _KINDS:
         raise typer.BadParameter(f"--kind is one of {', '.join(_KINDS)}, not {kind!r}")
     found = registry()
+    if kind is None and (source := found.record("source", name)) is not None and source.kind == "source":
+        raise typer.BadParameter(f"{name!r} is a source of models; the kit has no suite for sources")
     kinds = [one for one in _KINDS if kind in (None, one) and found.record(one, name) is not None]
     of_kinds = [one for one in kinds if (record := found.record(one, name)) is not None and record.kind == one]
     if len(of_kinds) > 1:

@@ -6,20 +6,28 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from xml.etree import ElementTree as ET
 
 from trunnion.errors import ConfigError, InternalError
 
+from .advice import in_cli_terms
+
+if TYPE_CHECKING:
+    from trunnion.registry import Registry
+
 VARIABLE: Final = "TRUNNION_KIT"
 """Environment variable that tells the process what to check, as JSON."""
 Outcome = Literal["passed", "failed", "skipped"]
+_SHOWN: Final = re.compile(r"assert |[-+?] |\+ +where |Use -v |Full diff|At index |(Left|Right) contains|$")
+"""Lines of pytest's that show what was compared."""
 _SUITES: Final = {"engine": "EngineSuite", "stage": "StageSuite", "router": "RouterSuite", "hooks": "HooksSuite"}
 
 
@@ -65,41 +73,85 @@ class TestResult:
     why: str = ""
 
 
-def run_check(check: Check, *, on_output: Any = None) -> list[TestResult]:
+def check_settings(
+    registry: Registry, engine: str, model: str | None, config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the settings an engine is checked with: the plugin's ``check_config``, and the user's, which win.
+
+    Where the two do not go together the user's stand alone.
+    """
+    mine = dict(config or {})
+    both = {**registry.engine(engine).check_config, **mine}
+    try:
+        registry.engine_spec(engine, model, both)
+    except ConfigError:
+        return mine
+    return both
+
+
+def run_check(check: Check, *, on_output: Callable[[str], object] | None = None) -> list[TestResult]:
     """Run the suite of the plugin's kind, and return one result per test.
 
     Args:
         check: What to check.
-        on_output: A file that gets pytest's own output as it comes; None for nowhere.
+        on_output: Called with pytest's own output as it comes: a sign for each test that is through.
 
     Raises:
-        ConfigError: pytest is not installed, or ``select`` fits no test.
+        ConfigError: pytest is not installed, there is no such surface, or ``select`` fits no test.
         InternalError: The process ended without a report; the message has its last lines.
     """
     if check.kind not in _SUITES:
-        raise ConfigError(f"the kit has no suite for plugins of kind {check.kind!r}", param="kind")
+        kinds = ", ".join(_SUITES)
+        raise ConfigError(
+            f"the kit has no suite for plugins of kind {check.kind!r} ({check.plugin}); it has them for {kinds}",
+            param="kind",
+        )
     if importlib.util.find_spec("pytest") is None:
         raise ConfigError("the kit needs pytest: pip install pytest")
+    _check_surfaces(check.surfaces)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", str(Path(__file__).with_name("installed.py"))]
         command += ["-p", "trunnion.testing", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder]
-        command += ["-q", "--tb=short", f"--junitxml={report}"]
+        command += ["-q", "--tb=no", "--no-summary", f"--junitxml={report}"]
         if check.surfaces is not None:
             command.append(f"--trunnion-surfaces={check.surfaces}")
         if check.select:
             command += ["-k", check.select]
         environment = {**os.environ, VARIABLE: json.dumps(asdict(check)), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        done = subprocess.run(  # noqa: S603 - this very program
-            command, env=environment, stdout=on_output or subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+        code, output = _run(command, environment, on_output)
         if not report.exists():
-            tail = (done.stdout or b"").decode(errors="replace")[-2000:]
-            raise InternalError(f"the kit ended without a report (exit code {done.returncode})\n{tail}".rstrip())
+            raise InternalError(f"the kit ended without a report (exit code {code})\n{output[-2000:]}".rstrip())
         results = _read(report, check.kind)
     if not results:
         raise ConfigError(f"no test of the kit fits {check.select!r}", param="select")
     return results
+
+
+def _check_surfaces(chosen: str | None) -> None:
+    from .surface import surface_names
+
+    known = surface_names()
+    wrong = [name for name in (chosen or "").split(",") if name and name not in known]
+    if wrong:
+        there = ", ".join(known) or "none"
+        raise ConfigError(f"there is no surface {wrong[0]!r}; there are: {there}", param="surfaces")
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], on_output: Callable[[str], object] | None
+) -> tuple[int, str]:
+    """Run a command, pass its output on as it comes, and return its exit code and all it said."""
+    said: list[str] = []
+    with subprocess.Popen(  # noqa: S603 - this very program
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        while piece := process.stdout.read(4096):
+            said.append(piece.decode(errors="replace"))
+            if on_output is not None:
+                on_output(said[-1])
+    return process.returncode, "".join(said)
 
 
 def _read(report: Path, kind: str) -> list[TestResult]:
@@ -114,9 +166,26 @@ def _read(report: Path, kind: str) -> list[TestResult]:
             "passed" if failed is None and skipped is None else "failed" if failed is not None else "skipped"
         )
         said = failed if failed is not None else skipped
-        why = "" if said is None else " ".join((said.get("message") or "").split())
+        why = "" if said is None else in_cli_terms(one_line(said.get("message") or ""))
         results.append(TestResult(name=name, outcome=outcome, rule=" ".join(doc.split()), why=why))
     return results
+
+
+def one_line(message: str) -> str:
+    """Return what pytest says of a failure without what it shows of the values compared.
+
+    An assertion's own message stands for the comparison; a comparison without one stays, without its diff.
+    """
+    first, *rest = message.strip().splitlines() or [""]
+    kept = [first.removeprefix("failed on setup with ").strip('"')]
+    for line in map(str.strip, rest):
+        if _SHOWN.match(line):
+            break
+        kept.append(line)
+    line = " ".join(" ".join(kept).split())
+    for prefix in ("AssertionError: ", "Failed: "):
+        line = line.removeprefix(prefix)
+    return line
 
 
 def summary(results: Sequence[TestResult]) -> dict[Outcome, int]:

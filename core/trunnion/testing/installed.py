@@ -14,7 +14,7 @@ from trunnion.registry import get_registry
 from trunnion.requests import GenerateRequest, MessagesPrompt, SamplingParams, TextPrompt
 from trunnion.spec import EngineSpec
 
-from .check import VARIABLE
+from .check import VARIABLE, check_settings
 from .engine_suite import EngineSuite
 from .hooks_suite import HooksSuite
 from .router_suite import RouterSuite
@@ -26,7 +26,9 @@ _ANSWERS = ("One two three STOP four.", "<think>It is easy.</think>Paris.", "Wri
 
 
 def _spec(model: str | None, config: dict[str, Any]) -> EngineSpec:
-    return get_registry().engine_spec(_ASKED["plugin"], model, config, adapters=_ASKED["adapters"])
+    name = _ASKED["plugin"]
+    settings = check_settings(get_registry(), name, model, config)
+    return get_registry().engine_spec(name, model, settings, adapters=_ASKED["adapters"])
 
 
 def _engine_suite() -> type[EngineSuite]:
