@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, diagnose and describe plugins.", no_args_is_help=True)
 app.command("check")(check)
+_IN_FORCE: Final = "in force: every request passes through"
 _BROKEN: Final = frozenset({"failed", "conflict", "incompatible"})
 
 
@@ -32,7 +33,8 @@ def list_plugins(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table([{key: row[key] for key in ("kind", "name", "state", "distribution", "version", "reason")} for row in rows])
+    columns = ("kind", "name", "state", "distribution", "version", "reason")
+    table([{key: row[key] for key in columns} | ({"reason": _IN_FORCE} if row["in_force"] else {}) for row in rows])
 
 
 def _facts(record: PluginRecord) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def _facts(record: PluginRecord) -> dict[str, Any]:
         "distribution": record.distribution,
         "version": record.version,
         "reason": record.reason,
+        "in_force": record.kind == "hooks" and record.state.value == "ok",
         "deprecated": list(record.deprecated),
         "entry_point": record.entry_point,
         "module": record.module,

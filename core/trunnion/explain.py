@@ -29,6 +29,8 @@ def explain(pipeline: Pipeline, request: GenerateRequest | None) -> str:
         lines.append(f"fetched from {shown(reference)}")
     if info.adapters:
         lines.append(f"adapters: {', '.join(info.adapters)}")
+    if hooks := pipeline.registry.hooks_origins():
+        lines.append(f"hooks in force: {', '.join(map(str, hooks))}")
     requests = [request] if request is not None else [GenerateRequest(prompt=prompt) for prompt in _SAMPLES]
     for one in requests:
         kind = one.prompt.kind

@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .engine import EngineInfo
 from .errors import InternalError, TrunnionError
@@ -34,7 +34,8 @@ class RequestHooks(Protocol):
 
     ``before_request`` may refuse (raise a :class:`TrunnionError`) or return a replacement, which is passed on to the
     next hook; None keeps the request. Any other exception fails the request as an internal error. The others
-    observe: what they raise is logged and harms no request. All run in the engine's process.
+    observe: what they raise harms no request, and is logged, with its traceback once per method and process. All run
+    in the engine's process.
     """
 
     def before_request(self, request: GenerateRequest) -> GenerateRequest | Awaitable[GenerateRequest | None] | None:
@@ -63,17 +64,41 @@ class RequestHooks(Protocol):
 
 _METHODS = ("before_request", "after_response", "on_error", "on_engine_start", "on_engine_stop")
 
+_told: Final[set[tuple[HooksOrigin, str]]] = set()
+"""Hooks of this process, and the observer of theirs whose failure was logged: one traceback says enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksOrigin:
+    """Say where hooks come from: their name, the distribution with its version, the entry point; "" if not known."""
+
+    name: str
+    distribution: str = ""
+    entry_point: str = ""
+
+    def __str__(self) -> str:
+        """Return the name with the distribution: ``redact (trunnion-redact 0.1.0)``."""
+        return f"{self.name} ({self.distribution})" if self.distribution else self.name
+
+    def blame(self, what: str) -> str:
+        """Return a sentence about what these hooks did wrong, and how to do without them."""
+        where = f" ({self.distribution})" if self.distribution else ""
+        advice = f"; --block-plugin {self.entry_point} leaves it out" if self.entry_point else ""
+        return f"hooks {self.name!r}{where}: {what}{advice}"
+
 
 class HookChain:
-    """Call hooks objects in their order, by the methods they have."""
+    """Call hooks objects in their order, by the methods they have; ``origins`` says where each of them comes from."""
 
-    def __init__(self, hooks: Sequence[Any]) -> None:
-        self._by_method = {name: [getattr(h, name) for h in hooks if hasattr(h, name)] for name in _METHODS}
+    def __init__(self, hooks: Sequence[Any], origins: Sequence[HooksOrigin] = ()) -> None:
+        known = origins or [HooksOrigin(name=type(hook).__name__) for hook in hooks]
+        pairs = list(zip(known, hooks, strict=True))
+        self._by_method = {name: [(o, getattr(h, name)) for o, h in pairs if hasattr(h, name)] for name in _METHODS}
         self.per_request = any(self._by_method[name] for name in _METHODS[:3])
 
     async def before(self, request: GenerateRequest) -> GenerateRequest:
         """Pass the request through every ``before_request``. Raises what they refuse with."""
-        for hook in self._by_method["before_request"]:
+        for origin, hook in self._by_method["before_request"]:
             try:
                 result = hook(request)
                 if inspect.isawaitable(result):
@@ -81,13 +106,13 @@ class HookChain:
             except TrunnionError:
                 raise
             except Exception as error:
-                raise InternalError(f"request hook {_name(hook)} failed: {type(error).__name__}: {error}") from error
+                raised = f"before_request raised {type(error).__name__}: {error}"
+                raise InternalError(origin.blame(raised)) from error
             if isinstance(result, GenerateRequest):
                 request = result
             elif result is not None:
-                raise InternalError(
-                    f"request hook {_name(hook)} returned {type(result).__name__}, neither a request nor None"
-                )
+                returned = f"before_request returned {type(result).__name__}, neither a request nor None"
+                raise InternalError(origin.blame(returned))
         return request
 
     async def after(self, summary: RequestSummary) -> None:
@@ -103,14 +128,22 @@ class HookChain:
         await self._observe("on_engine_stop", info)
 
     async def _observe(self, method: str, value: object) -> None:
-        for hook in self._by_method[method]:
+        for origin, hook in self._by_method[method]:
             try:
                 result = hook(value)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:  # an observer cannot fail a request
-                logger.exception("hook %s failed", _name(hook))
+            except Exception as error:  # noqa: BLE001 - an observer cannot fail a request
+                _log(origin, method, error)
 
 
-def _name(hook: Any) -> str:
-    return f"{type(getattr(hook, '__self__', hook)).__name__}.{getattr(hook, '__name__', '?')}"
+def _log(origin: HooksOrigin, method: str, error: Exception) -> None:
+    """Log a failure with its traceback, once in a process; of further ones the message alone, at DEBUG."""
+    said = origin.blame(f"{method} raised {type(error).__name__}: {error}")
+    if (origin, method) in _told:
+        logger.debug("%s", said)
+        return
+    if origin.entry_point:
+        _told.add((origin, method))
+        said += " (said once; its further failures are logged at DEBUG)"
+    logger.error("%s", said, exc_info=error)

@@ -130,7 +130,7 @@ class Pipeline:
                     # is wrong with them, such as a model without a template, concerns the requests that need them.
                     await asyncio.to_thread(self._preparer.prepare_one, _FIRST)
             if hooks:
-                self._hooks = HookChain(hooks)
+                self._hooks = HookChain(hooks, self.registry.hooks_origins())
                 with self._clock.stage("hooks"):
                     await self._hooks.engine_started(info)
         except BaseException as error:

@@ -32,6 +32,7 @@ from .errors import (
     TrunnionError,
 )
 from .fetch import Source
+from .hooks import HooksOrigin
 from .hookspecs import ENTRY_POINT_GROUP
 from .loader import PluginRecord, PluginState, load, normalize, policy_from_environment
 from .plugin import EnginePlugin, HooksPlugin, Plugin, RouterPlugin, SourcePlugin, StagePlugin, load_factory
@@ -298,6 +299,15 @@ class Registry:
                 )
         self.check_hooks(configs)
         return [_build("hooks", hook.name, hook.factory, self._hooks_config(hook, configs)) for hook in self.hooks()]
+
+    def hooks_origins(self) -> list[HooksOrigin]:
+        """Return where the hooks in force come from, in the order they run."""
+        records = {id(record.plugin): record for record in self._records}
+        found = [records[id(hook)] for hook in self.hooks()]
+        return [
+            HooksOrigin(name=r.name, distribution=f"{r.distribution} {r.version}".strip(), entry_point=r.entry_point)
+            for r in found
+        ]
 
 
 def _short(record: PluginRecord) -> str:

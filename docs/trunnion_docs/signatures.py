@@ -16,7 +16,8 @@ _CONTRACT: Final = (
     "events", "errors", "spec", "suitability", "startup", "deprecation",
 )  # fmt: skip
 _NO_PLUGINS_BUSINESS: Final = frozenset({
-    "trunnion.hooks:HookChain", "trunnion.startup:StartupClock", "trunnion.startup:Startup",
+    "trunnion.hooks:HookChain", "trunnion.hooks:HooksOrigin", "trunnion.startup:StartupClock",
+    "trunnion.startup:Startup",
     "trunnion.spec:StageSpec", "trunnion.spec:PipelineSpec", "trunnion.spec:EngineSpec", "trunnion.spec:PluginPolicy",
     "trunnion.spec:HooksSpec",
 })  # fmt: skip

@@ -144,6 +144,25 @@ def test_doctor_says_what_is_broken_and_what_to_do(cli, tmp_path):
     assert "conflict" not in blocked.out
 
 
+HOOKS = """
+from trunnion import HooksPlugin, hookimpl
+@hookimpl
+def trunnion_hooks():
+    return [HooksPlugin(name="limits", factory="x:y")]
+"""
+
+
+def test_hooks_are_listed_as_in_force(cli, tmp_path):
+    make_distribution(tmp_path, "limits-one", "limits", "limits_plugin", HOOKS)
+    env = {"PYTHONPATH": str(tmp_path)}
+    (line,) = [line for line in cli.run("plugins", "list", env=env).out.splitlines() if "limits-one" in line]
+    assert "in force" in line
+    rows = json.loads(cli.run("plugins", "list", "--json", env=env).out)
+    assert [row["name"] for row in rows if row["in_force"]] == ["limits"]
+    blocked = cli.run("--block-plugin", "limits", "plugins", "list", env=env)
+    assert "in force" not in blocked.out
+
+
 def test_doctor_is_content_where_nothing_is_broken(capfd):
     code = main(["plugins", "doctor"])
     assert code == 0, capfd.readouterr().out

@@ -8,7 +8,15 @@ import pytest
 from fake_engines import FakeEngine, event, opened, request
 
 import trunnion as t
+from trunnion import hooks as hooks_module
 from trunnion.errors import Cancelled, ConfigError, DeadlineExceeded, InternalError, Overloaded, PermissionDenied
+from trunnion.hooks import HookChain
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    """Begin as a process does in which no hook has failed yet."""
+    monkeypatch.setattr(hooks_module, "_told", set())
 
 
 class Spy:
@@ -110,8 +118,8 @@ async def test_a_refusal_ends_the_request(cls):
 @pytest.mark.parametrize(
     ("before", "words"),
     [
-        (refuse(KeyError("oops")), "Spy.before_request failed: KeyError"),
-        (lambda _: 7, "returned int, neither a request"),
+        (refuse(KeyError("oops")), r"^hooks 'a': before_request raised KeyError: 'oops'; --block-plugin fakes leaves"),
+        (lambda _: 7, r"^hooks 'a': before_request returned int, neither a request nor None; --block-plugin fakes"),
     ],
 )
 async def test_a_broken_hook_fails_the_request_by_name(before, words):
@@ -128,7 +136,60 @@ async def test_an_observer_that_raises_harms_nothing(cls, caplog):
             assert (await pipeline.complete(request())).text == "hello world"
     assert [entry[:2] for entry in log if entry[1] == "after"] == [("a", "after"), ("b", "after")]
     assert engine.log[-1] == "stop"
-    assert any("after_response failed" in record.getMessage() for record in caplog.records)
+    said = [record.getMessage() for record in caplog.records if record.name == "trunnion.hooks"]
+    assert [text.partition(";")[0] for text in said] == [
+        "hooks 'a': after_response raised RuntimeError: an observer broke",
+        "hooks 'a': on_engine_stop raised RuntimeError: an observer broke",
+    ]
+    assert all("--block-plugin fakes" in text for text in said)
+
+
+async def test_an_observer_that_always_raises_is_told_of_once_per_process(caplog):
+    with caplog.at_level(logging.DEBUG, logger="trunnion.hooks"):
+        for _ in range(2):
+            async with opened(FakeEngine(), hooks=installed(Spy("a", [], fails=True))) as pipeline:
+                for _ in range(3):
+                    await pipeline.complete(request())
+    said = [record for record in caplog.records if "after_response raised" in record.getMessage()]
+    assert [record.levelno for record in said] == [logging.ERROR] + [logging.DEBUG] * 5
+    assert [record.exc_info is not None for record in said] == [True] + [False] * 5
+
+
+async def test_hooks_are_blamed_with_their_distribution(site):
+    module = """
+    from trunnion import HooksPlugin, hookimpl
+
+
+    class Raiser:
+        def before_request(self, request):
+            raise KeyError("oops")
+
+
+    @hookimpl
+    def trunnion_hooks():
+        return [HooksPlugin(name="raiser", factory="trunnion_hook:raiser")]
+
+
+    def raiser(config):
+        return Raiser()
+    """
+    site.add("trunnion-hook", {"raising": "trunnion_hook"}, trunnion_hook=module)
+    registry = site.registry()
+    chain = HookChain(registry.build_hooks(), registry.hooks_origins())
+    with pytest.raises(InternalError) as caught:
+        await chain.before(request())
+    assert str(caught.value) == (
+        "hooks 'raiser' (trunnion-hook 1.0): before_request raised KeyError: 'oops'; "
+        "--block-plugin raising leaves it out"
+    )
+
+
+async def test_explain_names_the_hooks_in_force():
+    hooks = installed(Spy("b", []), Spy("a", []))
+    async with opened(FakeEngine(), hooks=hooks) as pipeline:
+        assert "hooks in force: a, b" in pipeline.explain().splitlines()
+    async with opened(FakeEngine()) as pipeline:
+        assert "hooks in force" not in pipeline.explain()
 
 
 async def test_errors_are_seen_with_their_class():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,9 +26,50 @@ def plugin(request, tmp_path_factory) -> tuple[str, Path, Path]:
     return request.param, project, python
 
 
-def test_its_own_tests_pass(plugin):
+HOSTILE = """
+from trunnion import HooksPlugin, hookimpl
+from trunnion.errors import PermissionDenied
+
+
+class Hostile:
+    def before_request(self, request):
+        raise PermissionDenied("nobody gets through")
+
+
+@hookimpl
+def trunnion_hooks():
+    return [HooksPlugin(name="hostile", factory="trunnion_hostile:hostile")]
+
+
+def hostile(config):
+    return Hostile()
+"""
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Path:
+    """Make a folder with hooks that refuse every request; on Python's path they are installed."""
+    folder = tmp_path_factory.mktemp("hostile")
+    info = folder / "trunnion_hostile-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trunnion-hostile\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[trunnion.plugins]\nhostile = trunnion_hostile\n")
+    (folder / "trunnion_hostile.py").write_text(HOSTILE)
+    return folder
+
+
+def test_its_own_tests_pass_whatever_hooks_are_installed_beside_it(plugin, hostile):
     _, project, python = plugin
-    assert " passed" in run(python, "-m", "pytest", "-q", "-p", "no:benchmark", "--trunnion-surfaces=http", cwd=project)
+    command = (python, "-m", "pytest", "-q", "-p", "no:benchmark", "--trunnion-surfaces=http")
+    assert " passed" in run(*command, cwd=project, env={**os.environ, "PYTHONPATH": str(hostile)})
+
+
+def test_hooks_beside_it_are_in_force_and_listed_so(plugin, hostile):
+    _, project, python = plugin
+    environment = {**os.environ, "PYTHONPATH": str(hostile)}
+    said = run(python, "-m", "trunnion_cli.main", "plugins", "list", cwd=project, env=environment)
+    (line,) = [line for line in said.splitlines() if "trunnion-hostile" in line]
+    assert "in force: every request passes through" in line
 
 
 @pytest.mark.ray
