@@ -112,10 +112,10 @@ def _digits(seconds: float) -> float:
 MEASURED: Final[Mapping[str, Mapping[str, Any]]] = {
     "vllm-cpu-2core": {
         "step": {
-            "base": 0.01083,
-            "per_sequence": 0.0002028,
-            "per_context_token": 1.268e-06,
-            "per_prompt_token": 0.0001673,
+            "base": 0.01162,
+            "per_sequence": 0.0003201,
+            "per_context_token": 1.017e-06,
+            "per_prompt_token": 0.0002196,
         },
         "max_num_seqs": 64,
         "max_num_batched_tokens": 2048,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 # A process of its own: the other tests' Ray runs in this one.
 CLUSTER = """

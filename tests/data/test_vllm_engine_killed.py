@@ -9,7 +9,7 @@ import pytest
 from trunnion_demo import model_path
 from trunnion_ray.data import ProcessorConfig, build_processor
 
-pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 
 
 def engine_of(pid):
