@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -71,12 +73,17 @@ def suite(fault: str) -> str:
 def author(tmp_path):
     """Return what runs an author's test module on the engine that breaks no rule, and gives its output."""
 
-    def run_module(body: str, conftest: str = "") -> subprocess.CompletedProcess[str]:
+    def run_module(
+        body: str,
+        conftest: str = "",
+        select: str = "usage or seed or described or Config",
+        arguments: Sequence[str] = (),
+    ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_it.py").write_text(AUTHOR + textwrap.indent(textwrap.dedent(body), "    "))
         (tmp_path / "conftest.py").write_text('pytest_plugins = ["trunnion.testing"]\n' + conftest)
         command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)]
-        command += ["-p", "no:cacheprovider", "-p", "no:asyncio", "-k", "usage or seed or described or Config"]
-        path = os.pathsep.join([str(BROKEN), *filter(None, sys.path)])
+        command += ["-p", "no:cacheprovider", "-p", "no:asyncio", "-k", select, *arguments]
+        path = os.pathsep.join([str(BROKEN), str(tmp_path), *filter(None, sys.path)])
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
 
@@ -140,3 +147,61 @@ def test_a_misspelt_expected_failure_is_refused(author):
     done = author("""xfail = {"test_usage_add_up": "a typing error"}""")
     assert done.returncode == 4
     assert "'test_usage_add_up', which is no standard test" in done.stderr + done.stdout
+
+
+# One cause is one failure.
+
+
+def only_failure(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the output of a run where one test failed and none passed."""
+    assert done.returncode == 1, done.stdout
+    last = done.stdout.strip().splitlines()[-1]
+    assert re.match(r"1 (failed|error)|\d+ skipped, .*1 error", last), last
+    assert "passed" not in last
+    assert len(re.findall(r"^(?:FAILED|ERROR) ", done.stdout, flags=re.MULTILINE)) == 1, done.stdout
+    return done.stdout
+
+
+def test_a_plugin_that_is_not_there_is_reported_once(author):
+    said = only_failure(author("""plugin = "broken-non" """))
+    assert "no engine plugin is called 'broken-non'; did you mean 'broken-none'?" in said
+
+
+def test_a_plugin_that_failed_is_reported_once_with_the_reason(author, tmp_path):
+    (tmp_path / "ill.py").write_text("raise OSError('its licence has run out')")
+    folder = tmp_path / "ill-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: ill\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[trunnion.plugins]\nill = ill\n")
+    said = only_failure(author("""plugin = "ill" """))
+    assert "engine 'ill' (ill 1.0) is failed: " in said
+    assert "its licence has run out" in said
+
+
+def test_a_spec_that_cannot_be_made_is_reported_once(author):
+    body = """
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return engine_spec("broken-none", None, {"stepp": 1})
+    """
+    said = author(body, select="usage or seed")
+    assert "did you mean 'step'" in only_failure(said)
+
+
+def test_an_engine_that_does_not_start_is_reported_once(author):
+    body = """
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls):
+        return engine_spec("broken-none", None, {"fails": "the disk is full"})
+    """
+    said = only_failure(author(body, select="usage or seed"))
+    assert "the engine does not start: " in said
+    assert "the disk is full" in said
+
+
+def test_a_surface_that_is_not_there_is_refused(author):
+    done = author("pass", arguments=["--trunnion-surfaces=htttp"])
+    assert done.returncode == 4
+    assert "there is no surface 'htttp'; there are: http" in done.stderr + done.stdout

@@ -102,6 +102,7 @@ EXPECTED = {**FAULTS, "imports-its-library": {"test_registering_imports_nothing_
 
 class Config(t.PluginConfig):
     step: float = Field(0.001, description="Seconds per token.")
+    fails: str = Field("", description="What start() fails with; empty where it does not.")
 
 
 class Loose(BaseModel):
@@ -151,7 +152,7 @@ def trunnion_engines():
 
 class Engine:
     def __init__(self, fault, config):
-        self.fault, self.step = fault, config.step
+        self.fault, self.step, self.fails = fault, config.step, getattr(config, "fails", "")
         self.running, self.slots = 0, asyncio.Semaphore(100)
         self.stopped = asyncio.Event()
         self.last = {}
@@ -161,6 +162,8 @@ class Engine:
     async def start(self):
         if self.stopped.is_set() and self.fault != "starts-after-stop":
             raise EngineDead("stopped")
+        if self.fails:
+            raise RuntimeError(self.fails)
         capabilities = plugin(self.fault).capabilities
         if self.fault == "widens-at-start":
             capabilities = replace(capabilities, features={**capabilities.features, "priority": t.Support.YES})
