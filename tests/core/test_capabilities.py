@@ -117,6 +117,8 @@ def test_misspelt_names_are_refused_where_they_are_declared():
     for wrong in ({"yes": ("sampling.sed",)}, {"protocols": ("embeds",)}, {"no": ("samplings.*",)}):
         with pytest.raises(ValueError, match="unknown features or protocols"):
             t.Capabilities.of(**wrong)
+    with pytest.raises(ValueError, match=r"sampling\.max_token \(did you mean 'sampling\.max_tokens'\?\)"):
+        t.Capabilities.of(yes=("sampling.max_token",))
 
 
 def test_a_name_beats_its_group_and_caution_beats_haste():
