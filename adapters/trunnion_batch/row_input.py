@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import CancelledError as FutureCancelled
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from trunnion.errors import ConfigError, InvalidArgument
 
+from .read_ahead import read_ahead
+
 _BLOCK: Final = 1 << 16
 _PARQUET_ROWS: Final = 256
-_CHUNKS_AHEAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,28 +101,9 @@ class RowInput:
         with Path(self.name).expanduser().open("rb") as file:
             return sum(1 for line in file if line.strip())
 
-    async def chunks(self) -> AsyncIterator[list[InputRow]]:
+    def chunks(self) -> AsyncIterator[list[InputRow]]:
         """Yield chunks from a reader thread that stays a few chunks ahead. Raises what reading raised."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[list[InputRow] | BaseException | None] = asyncio.Queue(_CHUNKS_AHEAD)
-
-        def put(item: list[InputRow] | BaseException | None) -> None:
-            asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
-
-        def read() -> None:
-            with contextlib.suppress(RuntimeError, FutureCancelled):  # the loop is gone: nobody reads on
-                try:
-                    for chunk in self.read():
-                        put(chunk)
-                    put(None)
-                except OSError as error:
-                    put(error)
-
-        threading.Thread(target=read, name="trunnion-input", daemon=True).start()
-        while (item := await queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        return read_ahead(self.read())
 
 
 def count_lines(path: Path) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,7 +13,7 @@ import typer
 
 from . import chat, demo, engines, plugins, rows, run_batch, serve, sim
 from .console import complain
-from .options import Debug, Verbose
+from .options import Debug, Verbose, check_policy_names
 from .state import STATE
 
 app = typer.Typer(
@@ -65,6 +67,8 @@ def _global_options(
             STATE.policy_names += [(flag, name) for name in names]
             before = os.environ.get(variable, "") if "BLOCK" in variable else ""
             os.environ[variable] = ",".join([*filter(None, [before]), *names])
+    if STATE.policy_names:
+        check_policy_names()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -85,7 +89,8 @@ def _report(error: Exception) -> int:
     """Write one line about an error and return the exit code."""
     wording = getattr(error, "format_message", None)
     if callable(wording):  # a usage error of typer's, whose class moved between its versions
-        complain(str(wording()) or "see `trunnion --help`")
+        if said := str(wording()):  # empty where the help was printed
+            complain(_with_suggestion(said.replace("Value error, ", "")))
         return int(getattr(error, "exit_code", 2))
     errors = sys.modules.get("trunnion.errors")
     if errors is not None and isinstance(error, errors.TrunnionError):
@@ -98,6 +103,15 @@ def _report(error: Exception) -> int:
         return 2
     complain(f"{type(error).__name__}: {error} (this is a fault of trunnion's; --debug shows where)")
     return 1
+
+
+def _with_suggestion(said: str) -> str:
+    """Add the choice that is nearest to one that is none."""
+    found = re.search(r"'([^']*)' is not one of (.*)\.$", said)
+    if found is None:
+        return said
+    near = difflib.get_close_matches(found[1], re.findall("'([^']*)'", found[2]), n=1)
+    return f"{said} Did you mean {near[0]!r}?" if near else said
 
 
 def run() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,17 +74,32 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_verbose, hel
 
 
 def registry() -> Registry:
-    """Return this process's registry; say so if a name given to --allow-plugin or --block-plugin fits nothing."""
+    """Return this process's registry."""
     from trunnion import get_registry
+
+    return get_registry()
+
+
+def check_policy_names() -> None:
+    """Say so, with the nearest name, if one given to --allow-plugin or --block-plugin fits nothing."""
     from trunnion.loader import normalize
 
-    found = get_registry()
-    known = {normalize(name) for record in found.plugins() for name in (record.entry_point, record.distribution)}
+    given = {name for _, name in STATE.policy_names}
+
+    def elsewhere(record: logging.LogRecord) -> bool:  # the note says the same, with the flag
+        told = record.args if isinstance(record.args, tuple) else ()
+        return not (str(record.msg).startswith("plugins to ") and given.intersection(map(str, told)))
+
+    logging.getLogger("trunnion.registry").addFilter(elsewhere)
+    found = registry()
+    names = sorted({name for record in found.plugins() for name in (record.entry_point, record.distribution) if name})
+    known = set(map(normalize, names))
     for flag, name in STATE.policy_names:
         if normalize(name) not in known:
-            say(f"note: {flag} {name}: no installed plugin or distribution has that name")
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            say(f"note: {flag} {name}: no installed plugin or distribution has that name{hint}")
     STATE.policy_names.clear()
-    return found
 
 
 def check_model(engine: EnginePlugin, model: str | None) -> str | None:
@@ -164,13 +181,14 @@ def media_policy(pairs: Sequence[str] | None) -> MediaPolicy:
     from pydantic import ValidationError
 
     from trunnion import MediaPolicy
+    from trunnion.registry import plain_message
 
     try:
         return MediaPolicy(**parse_assignments("--media", pairs or ()))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise typer.BadParameter(f"--media {where}: {first['msg']}") from error
+        raise typer.BadParameter(f"--media {where}: {plain_message(first['msg'])}") from error
 
 
 def adapter_paths(pairs: Sequence[str]) -> dict[str, str]:

@@ -190,9 +190,10 @@ class _Job:
     async def _answer(self, interrupts: Interrupts) -> None:
         from trunnion import PipelineSpec
         from trunnion_batch.batch_files import BatchFileRun
-        from trunnion_batch.batch_files.files import lines_ahead
+        from trunnion_batch.batch_files.files import read_lines
         from trunnion_batch.batch_files.model import SupervisedModel
         from trunnion_batch.journal import Journal
+        from trunnion_batch.read_ahead import read_ahead
         from trunnion_batch.supervisor import Supervisor
 
         from .starting import starter
@@ -225,7 +226,7 @@ class _Job:
                 self.progress.in_flight = lambda: batch.in_flight
                 with self.progress:
                     try:
-                        await batch.run(lines_ahead(self.descriptor))
+                        await batch.run(read_ahead(read_lines(self.descriptor)))
                     finally:
                         self.n_in = batch.n_in
                         self.partial = batch.draining

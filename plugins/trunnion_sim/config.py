@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -120,7 +121,9 @@ class SimConfig(PluginConfig):
         if name is None:
             return given
         if name not in PRESETS:
-            raise ValueError(f"no preset is called {name!r}; there are: {', '.join(sorted(PRESETS))}")
+            near = get_close_matches(str(name), PRESETS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"no preset is called {name!r}; {hint}there are: {', '.join(sorted(PRESETS))}")
         merged = {**PRESETS[name], **given}
         if isinstance(given.get("step"), Mapping):
             merged["step"] = {**PRESETS[name]["step"], **given["step"]}

@@ -21,15 +21,18 @@ class FaultRule(PluginConfig):
     """Say what goes wrong, and for whom. A request meets the first rule that fits it.
 
     ``refuse``: 429. ``hang``, ``die``, ``crash``: after some tokens the stream stands still, breaks, or takes the
-    engine with it. ``exit``: the whole process ends, as by a fault in native code. ``slow``: the request takes longer. ``malformed``: its text is garbled, so that no format holds.
-    ``no_usage``: the last event lacks usage. ``slow_node`` and ``crash_node`` befall the engine as a whole.
+    engine with it. ``exit``: the whole process ends, as by a fault in native code. ``slow``: the request takes longer.
+    ``malformed``: its text is garbled, so that no format holds. ``no_usage``: the last event lacks usage. ``slow_node``
+    and ``crash_node`` befall the engine as a whole.
     """
 
     kind: Fault | NodeFault = Field(description="What goes wrong.")
     marker: str = Field("", description="Only prompts that contain this text are struck; empty: all.")
     rate: float = Field(1.0, ge=0, le=1, description="Share of the requests concerned that is struck, drawn by seed.")
     requests: tuple[int, ...] = Field((), description="Numbers of the requests to strike, from 0; empty: all.")
-    after: int = Field(1, ge=0, description="Tokens after which hang, die, crash or exit strikes, before the last event.")
+    after: int = Field(
+        1, ge=0, description="Tokens after which hang, die, crash or exit strikes, before the last event."
+    )
     at: float = Field(0.0, ge=0, description="Seconds after the start from which the rule holds; crash_node: when.")
     until: float | None = Field(None, gt=0, description="Seconds after the start at which the rule ends; None: never.")
     factor: float = Field(SLOWDOWN, gt=0, description="How many times as long slow and slow_node take.")

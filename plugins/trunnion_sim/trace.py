@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,9 +47,11 @@ def parse_trace(lines: Iterable[str], where: str) -> Iterator[TraceRequest]:
         try:
             request = TraceRequest(**json.loads(line))
         except ValidationError as error:
-            first = error.errors()[0]
+            # An unknown key may be why another one is missing, and says more.
+            first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
             place = ".".join(map(str, first["loc"]))
-            raise InvalidArgument(f"{where}, line {number}: {place}: {first['msg']}", param="trace") from error
+            said = _unknown(place) if first["type"] == "extra_forbidden" else f"{place}: {first['msg']}"
+            raise InvalidArgument(f"{where}, line {number}: {said}", param="trace") from error
         except (ValueError, TypeError) as error:
             raise InvalidArgument(f"{where}, line {number} is no JSON object: {error}", param="trace") from error
         if request.arrival < before:
@@ -56,3 +59,9 @@ def parse_trace(lines: Iterable[str], where: str) -> Iterator[TraceRequest]:
             raise InvalidArgument(message, param="trace")
         before = request.arrival
         yield request
+
+
+def _unknown(key: str) -> str:
+    near = difflib.get_close_matches(key, TraceRequest.model_fields, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(TraceRequest.model_fields)}"
+    return f"a request has no {key!r}; {hint}"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import threading
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import CancelledError as FutureCancelled
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from trunnion.errors import ConfigError
 
 _BLOCK: Final = 1 << 18
-_AHEAD: Final = 4
 
 
 def read_lines(descriptor: int) -> Iterator[list[tuple[int, bytes]]]:
@@ -29,30 +25,6 @@ def read_lines(descriptor: int) -> Iterator[list[tuple[int, bytes]]]:
             yield chunk
     if rest.strip():
         yield [(number + 1, rest)]
-
-
-async def lines_ahead(descriptor: int) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """Yield what :func:`read_lines` does, from a thread that stays a little ahead."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[list[tuple[int, bytes]] | OSError | None] = asyncio.Queue(_AHEAD)
-
-    def put(item: list[tuple[int, bytes]] | OSError | None) -> None:
-        asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
-
-    def read() -> None:
-        with contextlib.suppress(RuntimeError, FutureCancelled):  # the loop is gone: nobody reads on
-            try:
-                for chunk in read_lines(descriptor):
-                    put(chunk)
-                put(None)
-            except OSError as error:
-                put(error)
-
-    threading.Thread(target=read, name="trunnion-input", daemon=True).start()
-    while (item := await queue.get()) is not None:
-        if isinstance(item, OSError):
-            raise item
-        yield item
 
 
 class LineFile:
