@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from .advice import advice, factory_fault
 from .check import check
 from .options import Debug, registry
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, diagnose and describe plugins.", no_args_is_help=True)
 app.command("check")(check)
 _IN_FORCE: Final = "in force: every request passes through"
+_FACTORY: Final = "name the module that holds it: factory='package.module:callable'"
 _BROKEN: Final = frozenset({"failed", "conflict", "incompatible"})
 
 
@@ -80,33 +82,19 @@ def doctor(*, debug: Debug = False) -> None:  # noqa: ARG001 - kept by its callb
         for sentence in record.deprecated:
             typer.echo(f"deprecated: {record.kind} {record.name} (from {record.distribution} {record.version})")
             typer.echo(f"  what: {sentence}")
-        if state == "ok":
+        fault = factory_fault(record) if state == "ok" else record.reason
+        if not fault and state == "ok":
             continue
-        broken += state in _BROKEN
+        broken += state in _BROKEN or state == "ok"
         name = f"{record.kind or 'plugin'} {record.name}"
         source = f"{record.distribution} {record.version}".strip() or "an unknown distribution"
-        typer.echo(f"{state}: {name} (from {source}, {record.module})")
-        typer.echo(f"  why: {' '.join(record.reason.split())}")
-        typer.echo(f"  do:  {_advice(record)}")
-    fine = sum(record.state.value == "ok" for record in records)
+        typer.echo(f"{'failed' if state == 'ok' else state}: {name} (from {source}, {record.module})")
+        typer.echo(f"  why: {' '.join(fault.split())}")
+        typer.echo(f"  do:  {_FACTORY if state == 'ok' else advice(record)}")
+    fine = sum(record.state.value == "ok" and not factory_fault(record) for record in records)
     typer.echo(f"{fine} of {len(records)} plugins can be used, {broken} broken")
     if broken:
         raise typer.Exit(1)
-
-
-def _advice(record: PluginRecord) -> str:
-    state = record.state.value
-    distribution = record.distribution or "its distribution"
-    if state == "not installed":
-        wanted = [need.install for need in record.plugin.requires if need.install] if record.plugin else []
-        return "; ".join(wanted) or "install the library it needs"
-    return {
-        "blocked": "unset TRUNNION_PLUGINS_BLOCK and TRUNNION_PLUGINS_ALLOW, or name it with --allow-plugin",
-        "conflict": "uninstall all but one of them, or --block-plugin the distributions you do not want",
-        "incompatible": f"install versions that fit: upgrade trunnion, {distribution} or the library named above",
-        "failed": f"run with `python -c 'import {record.module.partition(':')[0]}'` to see where; upgrade or uninstall "
-        f"{distribution}",
-    }[state]
 
 
 @app.command()

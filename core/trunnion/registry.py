@@ -50,6 +50,13 @@ _ERRORS: Final[dict[PluginState, type[PluginError]]] = {
     PluginState.FAILED: PluginFailed,
     PluginState.NOT_INSTALLED: PluginNotInstalled,
 }
+_SAID: Final[dict[PluginState, str]] = {
+    PluginState.BLOCKED: "is blocked",
+    PluginState.CONFLICT: "is in conflict",
+    PluginState.INCOMPATIBLE: "is incompatible",
+    PluginState.FAILED: "failed to load",
+    PluginState.NOT_INSTALLED: "is not installed",
+}
 P = TypeVar("P", EnginePlugin, StagePlugin, RouterPlugin, HooksPlugin, SourcePlugin)
 
 
@@ -143,7 +150,7 @@ class Registry:
             raise PluginNotFound(self._unknown(kind, name), details={"kind": kind, "name": name})
         if record.state is not PluginState.OK or not isinstance(record.plugin, cls):
             where = f"{record.distribution} {record.version}".strip()
-            message = f"{kind} {name!r} ({where}) is {record.state.value}: {record.reason}"
+            message = f"{kind} {name!r} ({where}) {_SAID[record.state]}: {record.reason}"
             details = {"kind": kind, "name": name, "state": record.state.value, "distribution": record.distribution}
             raise _ERRORS[record.state](message, details=details) from record.error
         return record.plugin
@@ -346,8 +353,13 @@ def validate_config(model: type[BaseModel], config: Mapping[str, Any] | None, *,
             hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(names) or 'none'}"
             raise ConfigError(f"{where} has no setting {key!r}; {hint}", param=key) from error
         if not key:  # a rule about several settings
-            raise ConfigError(f"{where}: {first['msg']}") from error
-        raise ConfigError(f"{where}: setting {key!r}: {first['msg']}", param=key) from error
+            raise ConfigError(f"{where}: {plain_message(first['msg'])}") from error
+        raise ConfigError(f"{where}: setting {key!r}: {plain_message(first['msg'])}", param=key) from error
+
+
+def plain_message(message: str) -> str:
+    """Return what a validator said, without pydantic's word for the class of its exception."""
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
 _lock = threading.RLock()

@@ -163,6 +163,56 @@ def test_hooks_are_listed_as_in_force(cli, tmp_path):
     assert "in force" not in blocked.out
 
 
+ENGINE = """
+from trunnion import EnginePlugin, hookimpl
+@hookimpl
+def trunnion_engines():
+    return [EnginePlugin(name="lost", factory="lost_plugin.{module}:Engine")]
+"""
+
+
+def make_editable(folder, name):
+    told = json.dumps({"url": f"file://{folder}", "dir_info": {"editable": True}})
+    (folder / f"{name.replace('-', '_')}-1.0.dist-info" / "direct_url.json").write_text(told)
+
+
+@pytest.mark.parametrize("editable", [False, True])
+@pytest.mark.parametrize(
+    ("source", "why", "mine", "theirs"),
+    [
+        ("import no_such_lib", "No module named 'no_such_lib'",
+         "import no_such_lib inside start(), and declare it with requires=", "install no_such_lib, or upgrade or"),
+        ("def broken(:", "SyntaxError", "mend {folder}/odd_one.py, line 1", "{folder}/odd_one.py, line 1; upgrade"),
+        ("import odd_one.inside", "odd_one.inside", "mend it in {folder}", "upgrade or uninstall odd-one"),
+        ("", "No module named 'no_module'", "name a module that exists in the entry point", "does not exist; upgrade"),
+    ],
+)  # fmt: skip
+def test_doctor_advises_by_cause(cli, tmp_path, source, why, *, mine, theirs, editable):
+    make_distribution(tmp_path, "odd-one", "odd", "odd_one", source)
+    if not source:
+        (tmp_path / "odd_one-1.0.dist-info" / "entry_points.txt").write_text("[trunnion.plugins]\nodd = no_module\n")
+    if editable:
+        make_editable(tmp_path, "odd-one")
+    said = cli.run("plugins", "doctor", env={"PYTHONPATH": str(tmp_path)}).out
+    assert why in said
+    assert (mine if editable else theirs).format(folder=tmp_path) in said
+    assert ("uninstall" in said) is not editable
+
+
+@pytest.mark.parametrize(("module", "code"), [("engine", 0), ("motor", 1), ("deep.engine", 1)])
+def test_doctor_finds_a_factory_whose_module_is_not_there_without_importing_it(cli, tmp_path, module, code):
+    (tmp_path / "lost_plugin").mkdir()
+    make_distribution(tmp_path, "lost-one", "lost", "lost_plugin/__init__", ENGINE.format(module=module))
+    entry_points = next(tmp_path.rglob("entry_points.txt"))
+    entry_points.write_text("[trunnion.plugins]\nlost = lost_plugin\n")
+    (tmp_path / "lost_plugin" / "engine.py").write_text("raise SystemExit('imported')")
+    result = cli.run("plugins", "doctor", env={"PYTHONPATH": str(tmp_path)})
+    assert result.code == code, result
+    assert ("failed: engine lost (from lost-one 1.0, lost_plugin)" in result.out) is bool(code)
+    missing = "lost_plugin." + module.partition(".")[0]
+    assert (f"there is no module {missing}\n" in result.out) is bool(code)
+
+
 def test_doctor_is_content_where_nothing_is_broken(capfd):
     code = main(["plugins", "doctor"])
     assert code == 0, capfd.readouterr().out
@@ -183,6 +233,46 @@ def test_allowing_loads_nothing_else_and_a_name_that_fits_nothing_is_told(cli):
     assert states["sim"] == "ok"
     assert {state for name, state in states.items() if name != "sim"} == {"blocked"}
     assert "--block-plugin nonesuch: no installed plugin" in result.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plugins", "list"], ["plugins", "schema", "sim"], ["plugins", "doctor"], ["engines"], ["sim", "presets"],
+        ["chat", "--engine", "sim", "-m", "hi"], ["run-batch", "none.jsonl", "out.jsonl"], ["demo-model", "demo"],
+    ],
+)  # fmt: skip
+def test_every_command_tells_once_of_names_that_fit_nothing(cli, command):
+    env = {"TRUNNION_PLUGINS_BLOCK": "not-there-either"}
+    said = cli.run("--block-plugin", "trunion", "--block-plugin", "nosuch", *command, env=env).err
+    assert "note: --block-plugin nosuch: no installed plugin or distribution has that name\n" in said
+    assert (
+        "note: --block-plugin trunion: no installed plugin or distribution has that name; did you mean trunnion?"
+        in said
+    )
+    assert said.count("nosuch") == 1
+    assert "'not-there-either' is no entry point" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plugins", "new", "foo", "--kind", "enjine"], "Did you mean 'engine'?"),
+        (["chat", "--engine", "sim", "--set", "preset=h100-80b", "-m", "hi"], "did you mean 'h100-8b'?"),
+    ],
+)
+def test_a_wrong_choice_is_told_in_our_words(say_one_line, arguments, words):
+    code, line = say_one_line(*arguments)
+    assert code == 2
+    assert words in line
+    assert "Value error" not in line
+
+
+@pytest.mark.parametrize("group", ["plugins", "sim"])
+def test_a_group_without_a_command_prints_its_help(cli, group):
+    result = cli.run(group)
+    assert f"Usage: trunnion {group}" in result.out + result.err
+    assert "error:" not in result.out + result.err
 
 
 def test_without_a_real_engine_the_error_says_what_to_install(say_one_line):

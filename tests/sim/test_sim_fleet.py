@@ -170,7 +170,9 @@ BACKWARDS = "\n".join(json.dumps({"arrival": at, "prompt_tokens": 1, "output_tok
         ("{", "line 1 is no JSON object"),
         ("3", "line 1 is no JSON object"),
         ('{"arrival": 0, "prompt_tokens": 0, "output_tokens": 1}', "line 1: prompt_tokens"),
-        ('{"arrival": 0, "prompt_tokens": 1, "output_tokens": 1, "x": 1}', "line 1: x"),
+        ('{"arrival": 0, "prompt_tokens": 1, "output_tokens": 1, "x": 1}', "line 1: a request has no 'x'; keys: arr"),
+        ('{"arrival": 0, "prompt_tokns": 1, "output_tokens": 1}', "no 'prompt_tokns'; did you mean 'prompt_tokens'"),
+        ('{"arrival": 0, "prompt_tokens": 1, "output_tokens": 1, "sesion": "a"}', "'sesion'; did you mean 'session'"),
         (BACKWARDS, "line 2: arrival 0"),
     ],
 )  # fmt: skip
