@@ -27,7 +27,7 @@ def run(file: str, report: Path) -> dict[str, set[str]]:
     command = [
         sys.executable, "-m", "pytest", "-q", str(BROKEN / file), "-c", os.devnull, "--rootdir", str(BROKEN),
         "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:asyncio", "-p", "trunnion.testing",
-        "--trunnion-surfaces=", "-n", "2", "--dist", "loadscope", f"--junitxml={report}",
+        "--trunnion-surfaces=", "-n", "3", "--dist", "loadscope", f"--junitxml={report}",
     ]  # fmt: skip
     path = os.pathsep.join([str(BROKEN), *filter(None, sys.path)])
     done = subprocess.run(
