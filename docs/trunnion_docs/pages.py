@@ -9,12 +9,17 @@ from typing import Final
 from .commands import commands
 from .settings import settings
 
+_IN_A_CLONE: Final = re.compile(r"<!-- in a clone -->\n.*?<!-- /in a clone -->\n+", re.DOTALL)
 _PLACE: Final = re.compile(r"<!-- fill (?P<name>[\w-]+) -->")
 
 
 def filled(page: str) -> str:
-    """Return a page with every place filled in. Raises KeyError for a place that nothing fills."""
-    return _PLACE.sub(lambda place: FILLERS[place["name"]]().strip(), page)
+    """Return a page with every place filled in, and without what it says to readers of a clone in their stead.
+
+    Raises:
+        KeyError: Nothing fills a place.
+    """
+    return _PLACE.sub(lambda place: FILLERS[place["name"]]().strip(), _IN_A_CLONE.sub("", page))
 
 
 FILLERS: Final[Mapping[str, Callable[[], str]]] = {"commands": commands, "settings": settings}

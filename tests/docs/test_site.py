@@ -11,7 +11,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from trunnion_docs import blocks, commands, settings
+from trunnion_docs import blocks, commands, pages, settings
 
 import trunnion
 
@@ -45,6 +45,31 @@ def test_every_page_is_in_the_site(site: Path) -> None:
         name = source.relative_to(DOCS).with_suffix("")
         assert (site / name / "index.html").exists() or name.name == "index"
     assert (site / "index.html").exists()
+
+
+_FILLED = re.compile(r"<!-- fill |^::: ", re.MULTILINE)
+FILLED = [path for path in sorted(DOCS.rglob("*.md")) if _FILLED.search(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("path", FILLED, ids=lambda path: path.stem)
+def test_a_page_that_is_filled_in_says_so_in_a_clone_alone(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "*Filled by `make docs`, into build/site; meanwhile `" in text
+    made = pages.filled(text)
+    assert "Filled by" not in made
+    assert "in a clone" not in made
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_engines_in_depth_are_linked(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    linked = {target.rpartition("/")[2] for target in re.findall(r"\]\(([^)#]+\.md)", text)}
+    assert {"vllm.md", "endpoints.md", "sim.md"} <= linked
+
+
+@pytest.mark.slow
+def test_what_is_for_clones_is_not_on_the_site(site: Path) -> None:
+    assert [page for page in pages_of(site) if "Filled by" in page.read_text(encoding="utf-8")] == []
 
 
 @pytest.mark.slow
