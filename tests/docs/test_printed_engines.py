@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[t.Regi
         del sys.modules[name]
 
 
-async def answer(registry: t.Registry, folder: Path, *messages: dict[str, object]) -> str:
+async def answer(registry: t.Registry, folder: Path, *messages: Mapping[str, object]) -> str:
     request = t.GenerateRequest(
         prompt=t.MessagesPrompt(messages=messages),  # type: ignore[arg-type]
         sampling=t.SamplingParams(temperature=0.0, max_tokens=4),
