@@ -101,9 +101,9 @@ def test_what_is_compared_is_kept_out_of_the_report():
 
 
 def test_advice_names_options():
-    done = check("sim", "--set", "tpot=0.002", "--set", "eos_after=3", "--surfaces", "", "-k", "eight or ignore_eos")
+    done = check("sim", "--set", "tpot=0.002", "--set", "eos_after=500", "--surfaces", "", "-k", "ignore_eos")
     assert done.returncode == 1
-    assert "give a --prompt whose greedy answer has 20 tokens or more" in done.stdout
+    assert "give another --prompt, or settings with which an answer ends (--set KEY=VALUE)" in done.stdout
     assert "set `prompt`" not in done.stdout
 
 
@@ -111,5 +111,6 @@ def test_one_cause_is_reported_once():
     done = check("broken-none", "--set", "fails=disk full", "--surfaces", "", path=[BROKEN])
     assert done.returncode == 1
     assert done.stdout.count("FAILED") == 1
-    assert "why:  the engine does not start: EngineStartFailed: disk full" in done.stdout
+    assert "why:  the engine does not start: " in done.stdout
+    assert "disk full" in done.stdout
     assert " 1 failed" in done.stdout
