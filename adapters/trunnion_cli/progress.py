@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, Self
-
-from trunnion_batch.account import Account
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from .console import say
+
+if TYPE_CHECKING:
+    from trunnion_batch.account import Account
 
 _SECONDS: Final = 10.0
 _WIDTH: Final = 100

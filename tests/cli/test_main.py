@@ -35,7 +35,7 @@ def say_one_line(capfd, monkeypatch, tmp_path):
     [
         (["run", "in.jsonl", "out.jsonl", "--modle", "x"], "No such option: --modle"),
         (["swerve"], "No such command 'swerve'"),
-        (["run", "in.jsonl"], "Missing argument 'OUTPUT'"),
+        (["run", "in.jsonl"], "name the OUTPUT"),
         (["run", "in.jsonl", "out.jsonl", "--engine", "sim"], "INPUT in.jsonl does not exist"),
         (["run", "in.csv", "out.jsonl", "--engine", "sim"], "must end in .jsonl or .parquet"),
         (["run", "-", "out.csv", "--engine", "sim"], "OUTPUT out.csv"),

@@ -174,7 +174,7 @@ def test_a_plugin_that_failed_is_reported_once_with_the_reason(author, tmp_path)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: ill\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text("[trunnion.plugins]\nill = ill\n")
     said = only_failure(author("""plugin = "ill" """))
-    assert "engine 'ill' (ill 1.0) is failed: " in said
+    assert "engine 'ill' (ill 1.0) failed to load: " in said
     assert "its licence has run out" in said
 
 
