@@ -27,7 +27,8 @@ from .hooks_suite import HooksSuite
 from .mount import Mount
 from .router_suite import RouterSuite
 from .stage_suite import StageSuite
-from .surface import Answer, Question, Surface, surface_names
+from .surface import Answer, Question, Surface
+from .surface import surface_names as _surface_names
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the kit's mark."""
     config.addinivalue_line("markers", f"{_guard.LAST}: stops the engine; runs after the others of its class")
     config.addinivalue_line("markers", f"{_guard.RESTART}: starts the engine anew after a failure")
-    known, chosen = surface_names(), config.getoption("trunnion_surfaces")
+    known, chosen = _surface_names(), config.getoption("trunnion_surfaces")
     for name in filter(None, (chosen or "").split(",")):
         if name not in known:
             there = ", ".join(known) or "none"
