@@ -21,7 +21,8 @@ def test_a_batch_on_ray_writes_what_a_batch_in_process_writes(cli):
     assert cli.run("run", "in.jsonl", "here.jsonl", *common).code == 0
     result = cli.run("run", "in.jsonl", "ray.jsonl", *common, "--ray", timeout=150)
     assert result.code == 0, result
-    assert "301 rows in = 299 ok + 2 failed (2 invalid_argument)" in result.err
+    assert "301 rows in = 299 ok + 2 failed;" in result.err
+    assert "2 invalid_argument, such as row 7: " in result.err
     assert cli.read("ray.jsonl") == cli.read("here.jsonl")
 
 
