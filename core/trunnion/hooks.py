@@ -77,7 +77,7 @@ class HooksOrigin:
     entry_point: str = ""
 
     def __str__(self) -> str:
-        """Return the name with the distribution: ``redact (trunnion-redact 0.1.0)``."""
+        """Return the name with the distribution: ``audit (trunnion-audit 0.1.0)``."""
         return f"{self.name} ({self.distribution})" if self.distribution else self.name
 
     def blame(self, what: str) -> str:

@@ -50,13 +50,14 @@ _ERRORS: Final[dict[PluginState, type[PluginError]]] = {
     PluginState.FAILED: PluginFailed,
     PluginState.NOT_INSTALLED: PluginNotInstalled,
 }
-_SAID: Final[dict[PluginState, str]] = {
+SAID: Final[dict[PluginState, str]] = {
     PluginState.BLOCKED: "is blocked",
     PluginState.CONFLICT: "is in conflict",
     PluginState.INCOMPATIBLE: "is incompatible",
     PluginState.FAILED: "failed to load",
     PluginState.NOT_INSTALLED: "is not installed",
 }
+"""What messages say of a plugin in each state that is not OK."""
 P = TypeVar("P", EnginePlugin, StagePlugin, RouterPlugin, HooksPlugin, SourcePlugin)
 
 
@@ -150,7 +151,7 @@ class Registry:
             raise PluginNotFound(self._unknown(kind, name), details={"kind": kind, "name": name})
         if record.state is not PluginState.OK or not isinstance(record.plugin, cls):
             where = f"{record.distribution} {record.version}".strip()
-            message = f"{kind} {name!r} ({where}) {_SAID[record.state]}: {record.reason}"
+            message = f"{kind} {name!r} ({where}) {SAID[record.state]}: {record.reason}"
             details = {"kind": kind, "name": name, "state": record.state.value, "distribution": record.distribution}
             raise _ERRORS[record.state](message, details=details) from record.error
         return record.plugin

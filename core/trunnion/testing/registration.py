@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from trunnion.errors import PluginError
 from trunnion.loader import PluginRecord, PluginState
 from trunnion.plugin import API_VERSION, LibraryRequirement
-from trunnion.registry import get_registry, validate_config
+from trunnion.registry import SAID, get_registry, validate_config
 
 from ._guard import Suite
 from .isolation import loaded_without
@@ -38,7 +38,7 @@ class RegistrationChecks(Suite):
             return f"no {cls.kind} plugin is called {cls.plugin!r}; is its distribution installed?"
         if record.state is not PluginState.OK:
             where = f"{record.distribution} {record.version}".strip()
-            return f"{cls.kind} {cls.plugin!r} ({where}) is {record.state.value}: {record.reason}"
+            return f"{cls.kind} {cls.plugin!r} ({where}) {SAID[record.state]}: {record.reason}"
         return ""
 
     def _record(self) -> PluginRecord:
