@@ -102,9 +102,7 @@ class Account:
         self._check()
 
     def _check(self) -> None:
-        limit = self.max_error_rate
-        if limit is not None and self.rows >= _LEAST_ROWS and self.failed > limit * self.rows:
-            raise too_many_errors(self.failed, self.rows, limit)
+        check_errors(self.failed, self.rows, self.max_error_rate)
 
     def balance(self, n_in: int) -> None:
         """Raise AssertionError unless every row that came in went out."""
@@ -138,9 +136,11 @@ class Account:
         }
 
 
-def too_many_errors(failed: int, rows: int, limit: float) -> TrunnionError:
-    """Return the error that ends a batch of which too large a share failed."""
-    return TrunnionError(
+def check_errors(failed: int, rows: int, limit: float | None) -> None:
+    """Raise the error that ends a batch if too large a share of its rows failed; ``limit`` None: never."""
+    if limit is None or rows < _LEAST_ROWS or failed <= limit * rows:
+        return
+    raise TrunnionError(
         f"{failed} of {rows} rows failed, more than max_error_rate={limit:g} allows; what was answered is kept",
         code=TOO_MANY_ERRORS,
         param="max_error_rate",

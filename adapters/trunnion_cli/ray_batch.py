@@ -86,7 +86,8 @@ def _run(job: Job, replicas: int) -> None:
         if ours is None:
             raise
         raise ours from error
-    begun.close()
+    finally:
+        begun.close()  # a store has what was answered, however the job ended
     counted = begun.account()
     job.account.replayed = counted["replayed"]
     job.facts |= {"engine_restarts": counted["engine_restarts"], "replicas": replicas}

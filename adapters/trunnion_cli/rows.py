@@ -183,6 +183,8 @@ def _run(given: JobFile, *, overwrite: bool) -> None:
     options = RowOptions(columns=_columns(RowColumns, given.columns), sampling=given.sampling, base_models=names)
     if given.ray and given.input == "-":
         raise typer.BadParameter("--ray reads a file; stdin is read in process alone")
+    if given.ray and given.deduplicate:
+        raise typer.BadParameter("--deduplicate works in process alone; with --ray name a --cache")
     preprocess = RowTemplate(given.preprocess) if given.preprocess else None
     postprocess = RowTemplate(given.postprocess, where="postprocess") if given.postprocess else None
     file_format(given.output, "OUTPUT")

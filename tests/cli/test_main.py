@@ -42,6 +42,7 @@ def say_one_line(capfd, monkeypatch, tmp_path):
         (["run", "-", "no/out.jsonl", "--engine", "sim"], "its folder does not exist"),
         (["run", "-", "-", "--engine", "sim", "--replicas", "2"], "--replicas needs --ray"),
         (["run", "-", "-", "--engine", "sim", "--ray"], "--ray reads a file"),
+        (["run", "in.jsonl", "-", "--engine", "sim", "--ray", "--deduplicate"], "with --ray name a --cache"),
         (["run", "-", "-", "--engine", "sim", "--concurrency", "0"], "--concurrency"),
         (["run", "-", "-", "--engine", "sim", "--set", "max_num_seq=1"], "did you mean 'max_num_seqs'?"),
         (["run", "-", "-", "--engine", "sim", "--set", "max_num_seqs=many"], "setting 'max_num_seqs'"),

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from trunnion import EngineSpec, get_registry
-from trunnion.errors import InvalidArgument, TrunnionError
+from trunnion.errors import InvalidArgument
 from trunnion_batch.account import Account
 from trunnion_batch.journal import Journal
 from trunnion_batch.keys import KEY_BYTES
@@ -264,6 +264,3 @@ class BatchFileRun:
             self._errors.flush()
             if self._journal is not None:
                 await asyncio.to_thread(self._journal.flush)
-
-
-__all__ = ["BatchFileRun", "LineSink", "TrunnionError"]

@@ -52,8 +52,9 @@ class RemoteWriter:
 
     def write(self, data: bytes) -> None:
         """Take a record. Raises :class:`ConfigError` when the store refuses it."""
-        self._buffer.append(data)
-        self._bytes += len(data)
+        with self._lock:  # :meth:`flush` may be taking the buffer away on another thread
+            self._buffer.append(data)
+            self._bytes += len(data)
         if self._bytes >= _MOST_BYTES:
             self.flush()
 
@@ -61,14 +62,15 @@ class RemoteWriter:
         """Put what was taken. Blocks."""
         with self._lock:
             taken, self._buffer, self._bytes = self._buffer, [], 0
-            if not taken:
-                return
-            name = f"{self._folder}/{segment_name()}"
-            try:
-                self._fs.pipe_file(name, MAGIC + b"".join(taken))
-            except Exception as error:
+        if not taken:
+            return
+        name = f"{self._folder}/{segment_name()}"
+        try:
+            self._fs.pipe_file(name, MAGIC + b"".join(taken))
+        except Exception as error:
+            with self._lock:
                 self._buffer = taken + self._buffer
-                raise ConfigError(f"the journal {name} cannot be written: {error}", param="journal") from error
+            raise ConfigError(f"the journal {name} cannot be written: {error}", param="journal") from error
 
     def close(self) -> None:
         """Put what is left."""

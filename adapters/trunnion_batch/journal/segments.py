@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -51,8 +52,6 @@ def places(file: BinaryIO) -> Iterator[Place]:
 
 def segment_name() -> str:
     """Return a name that no other writer takes; it sorts behind those made before."""
-    import time
-
     return f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}{SUFFIX}"
 
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from trunnion.errors import TrunnionError
-from trunnion_batch.account import Account, ErrorKind, too_many_errors
+from trunnion_batch.account import Account, ErrorKind, check_errors
 from trunnion_batch.journal import Journal
 
 _FLUSH_SECONDS: Final = 2.0
-_LEAST_ROWS: Final = 100
 
 Call = tuple[str, int]
 """A block, by the task that brings it, which is the same when the task is repeated, and its number in that task."""
@@ -191,8 +190,7 @@ class Desk:
         self._counts[call] = count
         self._rows += count.rows
         self._failed += count.rows - count.ok
-        if self._limit is not None and self._rows >= _LEAST_ROWS and self._failed > self._limit * self._rows:
-            raise too_many_errors(self._failed, self._rows, self._limit)
+        check_errors(self._failed, self._rows, self._limit)
 
     def account(self) -> dict[str, Any]:
         """Return the account of all blocks so far; see :meth:`trunnion_batch.account.Account.summary`."""
