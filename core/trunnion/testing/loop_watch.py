@@ -29,16 +29,21 @@ _STEPS: Final = 10
 
 @dataclass(slots=True)
 class Held:
-    """Count the steps of tasks that blocked, or computed for long, and the seconds they took."""
+    """Count the steps of tasks that blocked, or computed for long, and the seconds they took.
+
+    Attributes:
+        waited: Seconds for which steps stood still because a busy machine ran something else.
+    """
 
     began: float = 0.0
     steps: int = 0
     seconds: float = 0.0
     longest: float = 0.0
+    waited: float = 0.0
 
     def wrong(self) -> str | None:
         """Return what is wrong with the loop that was watched until now; None where nothing is."""
-        elapsed = time.monotonic() - self.began
+        elapsed = time.monotonic() - self.began - self.waited
         if self.steps < _STEPS or self.seconds < SHARE * elapsed:
             return None
         return (
@@ -69,6 +74,7 @@ def watched() -> Iterator[Held]:
             wall, computed = time.perf_counter() - began, time.thread_time() - used
             slept_now, taken_now = _switches()
             blocked = wall - computed if slept_now > slept and taken_now == taken else 0.0
+            held.waited += max(0.0, wall - computed - blocked)
             if blocked > _BRIEF or computed > _LONG:
                 seconds = computed + blocked
                 held.steps += 1

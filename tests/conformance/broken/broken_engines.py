@@ -274,7 +274,7 @@ class Engine:
     def _hold_up(self, sampling):
         if self.fault == "blocks-for-each-token":
             time.sleep(0.001)
-        if self.fault == "computes-for-each-token" and 40 < (sampling.max_tokens or 0) < 100:
+        if self.fault == "computes-for-each-token" and sampling.max_tokens == 48:
             began = time.thread_time()
             while time.thread_time() - began < 0.02:
                 pass
