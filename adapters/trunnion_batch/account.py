@@ -38,7 +38,8 @@ class Account:
         prompt_tokens, cached_tokens, completion_tokens: Tokens of the rows that went out.
         errors: The failed rows, by code.
         prices: Of a million tokens: ``input``, ``cached_input`` and ``output``, as ``EngineInfo.details["prices"]``
-            tells them; None where nothing is known to cost.
+            tells them; None where nothing is known to cost. They are of the job's model; rows of others bring theirs.
+        cost: What this run paid for its tokens; answers that were known cost nothing. None without prices.
         began: When the first row could start, ``time.monotonic()``.
     """
 
@@ -51,7 +52,7 @@ class Account:
     completion_tokens: int = 0
     errors: dict[str, ErrorKind] = field(default_factory=dict)
     prices: Mapping[str, float] | None = None
-    _spared: list[int] = field(default_factory=lambda: [0, 0, 0])
+    cost: float | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -64,19 +65,10 @@ class Account:
         """Return the seconds since the start."""
         return time.monotonic() - self.began
 
-    @property
-    def cost(self) -> float | None:
-        """Return what this run paid for its tokens; answers that were known cost nothing. None without prices."""
-        if self.prices is None:
-            return None
-        tokens = (self.prompt_tokens, self.cached_tokens, self.completion_tokens)
-        prompt, cached, completion = (count - spared for count, spared in zip(tokens, self._spared, strict=True))
-        prices = self.prices
-        whole = (prompt - cached) * prices["input"] + cached * prices["cached_input"] + completion * prices["output"]
-        return whole / 1e6
-
-    def add(self, columns: Mapping[str, Any], *, replayed: bool = False) -> None:
-        """Count one row by its output columns; ``replayed``: its answer was known.
+    def add(
+        self, columns: Mapping[str, Any], *, replayed: bool = False, prices: Mapping[str, float] | None = None
+    ) -> None:
+        """Count one row by its output columns; ``replayed``: its answer was known; ``prices``: not the job's own.
 
         Raises:
             TrunnionError: Too large a share of the rows failed; ``code`` is :data:`TOO_MANY_ERRORS`.
@@ -90,10 +82,10 @@ class Account:
             self.prompt_tokens += prompt
             self.cached_tokens += cached
             self.completion_tokens += completion
-            if replayed:
-                self.replayed += 1
-                for index, count in enumerate((prompt, cached, completion)):
-                    self._spared[index] += count
+            prices = prices or self.prices
+            if prices is not None:
+                self.cost = (self.cost or 0.0) + (0.0 if replayed else price(prices, prompt, cached, completion))
+            self.replayed += replayed
             return
         self.failed += 1
         code, message = _described(error)
@@ -134,6 +126,12 @@ class Account:
             **({} if self.cost is None else {"cost": self.cost}),
             **more,
         }
+
+
+def price(prices: Mapping[str, float], prompt: int, cached: int, completion: int) -> float:
+    """Return what tokens cost: ``cached`` of the ``prompt`` tokens at their own price."""
+    whole = (prompt - cached) * prices["input"] + cached * prices["cached_input"] + completion * prices["output"]
+    return whole / 1e6
 
 
 def check_errors(failed: int, rows: int, limit: float | None) -> None:

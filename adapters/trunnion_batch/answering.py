@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from trunnion import Completion, GenerateRequest, PipelineSpec, Prepared, get_registry
@@ -55,6 +56,12 @@ class Answerer:
         self._keys = request_keys(spec) if journal is not None or cache is not None or deduplicate else None
         self._prepares = self._keys is not None or order is not None
         self._shared: OrderedDict[bytes, asyncio.Future[Completion]] = OrderedDict()
+
+    @property
+    def prices(self) -> Mapping[str, float] | None:
+        """Return the prices of the engine's tokens, where it has some."""
+        prices: Mapping[str, float] | None = self.supervisor.pipeline.info.details.get("prices")
+        return prices
 
     async def answer(self, request: GenerateRequest) -> Answered:
         """Answer one request. Raises what :meth:`Supervisor.complete` raises, or that a journal cannot be written."""

@@ -15,6 +15,19 @@ from .answering import Share
 from .recovery import Recovery
 
 
+class JobModel(BaseModel):
+    """Describe one further model of a batch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    engine: str | None = Field(default=None, description="Engine plugin; if left out, the one that suits best.")
+    model: str | None = Field(default=None, description="Path or name of the model.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The engine's settings.")
+    adapters: dict[str, str] = Field(default_factory=dict, description="LoRA adapters to load: paths by name.")
+    sampling: dict[str, Any] = Field(default_factory=dict, description="Sampling parameters of rows that set none.")
+    replicas: int = Field(default=1, ge=1, description="With ray: engines side by side.")
+
+
 class JobFile(BaseModel):
     """Describe one batch. Relative paths are relative to the job's file."""
 
@@ -26,6 +39,11 @@ class JobFile(BaseModel):
     model: str | None = Field(default=None, description="Path or name of the model.")
     config: dict[str, Any] = Field(default_factory=dict, description="The engine's settings.")
     adapters: dict[str, str] = Field(default_factory=dict, description="LoRA adapters to load: paths by name.")
+    models: dict[str, JobModel] = Field(
+        default_factory=dict,
+        description="Further models, by the names under which rows ask for them in the column `model`: `judge`, or "
+        "`judge:strict` for its LoRA adapter `strict`. All other rows are for `model`.",
+    )
     hooks: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Settings of request hooks, by name.")
     media: MediaPolicy = Field(default_factory=MediaPolicy, description="From where images in rows are fetched.")
     sampling: dict[str, Any] = Field(default_factory=dict, description="Sampling parameters of rows that set none.")
@@ -87,13 +105,18 @@ def read_job(path: str) -> JobFile:
         raise _told(error, path) from error
     folder = file.absolute().parent
     moved = {name: _beside(folder, getattr(job, name)) for name in _PATHS}
-    adapters = {name: str(_beside(folder, value)) for name, value in job.adapters.items()}
-    model = job.model
+    models = {name: one.model_copy(update=_moved(folder, one)) for name, one in job.models.items()}
+    return job.model_copy(update={**moved, **_moved(folder, job), "models": models})
+
+
+def _moved(folder: Path, given: JobFile | JobModel) -> dict[str, Any]:
+    model = given.model
     if model is not None and (folder / model).exists():
         model = str(folder / model)
-    return job.model_copy(update={**moved, "adapters": adapters, "model": model})
+    return {"model": model, "adapters": {name: str(_beside(folder, path)) for name, path in given.adapters.items()}}
 
 
+_PARTS: dict[str, type[BaseModel]] = {"recovery": Recovery, "media": MediaPolicy, "models": JobModel}
 _PATHS = ("input", "output", "journal", "cache", "dead_letters", "summary")
 
 
@@ -107,7 +130,8 @@ def _told(error: ValidationError, path: str) -> ConfigError:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        known = list(JobFile.model_fields) if len(first["loc"]) == 1 else list(Recovery.model_fields)
+        kind = JobFile if len(first["loc"]) == 1 else _PARTS.get(str(first["loc"][0]), JobFile)
+        known = list(kind.model_fields)
         close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
         return ConfigError(f"{path}: there is no setting {where!r}{hint}", param=where)

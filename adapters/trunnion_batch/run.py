@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from trunnion import GenerateRequest
 from trunnion.errors import InternalError, TrunnionError
 from trunnion.rows import RowOptions, completion_to_columns, error_columns, row_to_request
 
 from .account import Account
 from .answering import Answerer
 from .journal import Journal
+from .routes import routes
 from .row_input import InputRow
 from .row_output import RowOutput
 from .supervisor import EngineGone
@@ -23,11 +26,22 @@ RowFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 class Done(NamedTuple):
-    """Hold the output columns of a row, whether the engine was spared, and the final row if that is another one."""
+    """Hold the output columns of a row, whether the engine was spared, and the final row if that is another one.
+
+    ``prices``: of the model that answered.
+    """
 
     columns: dict[str, Any]
     replayed: bool = False
     final: dict[str, Any] | None = None
+    prices: Mapping[str, float] | None = None
+
+
+class Asked(NamedTuple):
+    """Hold who answers the rows of one model, and how they become requests."""
+
+    answerer: Answerer
+    options: RowOptions
 
 
 class BatchRun:
@@ -52,6 +66,7 @@ class BatchRun:
         postprocess: RowFunction | None = None,
         journals: tuple[Journal, ...] = (),
         watched: Callable[[dict[str, Any]], None] = lambda _: None,
+        further: Mapping[str, Asked] = MappingProxyType({}),
     ) -> None:
         """Take what one run needs.
 
@@ -67,10 +82,10 @@ class BatchRun:
             postprocess: Returns the final columns of an answered row.
             journals: What is brought to safety every now and then.
             watched: Told the output columns of every row.
+            further: Who answers the rows that name another model, by its name.
         """
         self.n_in = 0
         self.draining = False
-        self._answerer = answerer
         self._options = options
         self._output = output
         self._account = account
@@ -80,6 +95,8 @@ class BatchRun:
         self._postprocess = postprocess
         self._journals = journals
         self._watched = watched
+        self._routes = routes(tuple(further), options.columns.model)
+        self._asked = (Asked(answerer, options), *further.values())
         self._slots = asyncio.Semaphore(concurrency)
         # Rows that are done wait here for slower ones before them; beyond this, the reader waits.
         self._window: asyncio.Queue[tuple[dict[str, Any], asyncio.Task[Done]] | None]
@@ -149,11 +166,13 @@ class BatchRun:
             if item.error is not None:
                 raise item.error  # noqa: TRY301 - one place decides what becomes of an error
             row = item.row if self._preprocess is None else {**item.row, **self._preprocess(item.row)}
-            answered = await self._answerer.answer(row_to_request(row, self._options))
+            answerer, request = self._request(row)
+            answered = await answerer.answer(request)
             columns = completion_to_columns(answered.completion)
-            if self._postprocess is None:
-                return Done(columns, answered.replayed)
-            return Done(columns, answered.replayed, {**self._postprocess({**row, **columns}), "error": None})
+            final = None
+            if self._postprocess is not None:
+                final = {**self._postprocess({**row, **columns}), "error": None}
+            return Done(columns, answered.replayed, final, answerer.prices)
         except EngineGone as gone:
             raise gone.error from gone  # every row after it would fail as well
         except TrunnionError as error:
@@ -165,6 +184,14 @@ class BatchRun:
             if self._raise:
                 raise failure from error
             return Done(error_columns(failure))
+
+    def _request(self, row: dict[str, Any]) -> tuple[Answerer, GenerateRequest]:
+        """Return the request of a row, and who answers it."""
+        place, rest = 0, None
+        if self._routes.names:
+            place, rest = self._routes.of(row.get(self._options.columns.model))
+        answerer, options = self._asked[place]
+        return answerer, row_to_request({**row, options.columns.model: rest} if place else row, options)
 
     async def _write(self) -> None:
         while True:
@@ -181,7 +208,7 @@ class BatchRun:
             if self._dead_letters is not None and done.columns["error"] is not None:
                 self._dead_letters.write({**row, "error": done.columns["error"]})
             self._watched(done.columns)
-            self._account.add(done.columns, replayed=done.replayed)
+            self._account.add(done.columns, replayed=done.replayed, prices=done.prices)
 
     async def _flush(self) -> None:
         while self._journals:

@@ -19,7 +19,7 @@ from trunnion_batch.prefix_order import PrefixQueue
 from trunnion_batch.recovery import Recovery
 from trunnion_batch.row_input import RowInput
 from trunnion_batch.row_output import RowOutput
-from trunnion_batch.run import BatchRun
+from trunnion_batch.run import Asked, BatchRun
 from trunnion_batch.supervisor import Supervisor
 from trunnion_batch.templates import RowTemplate
 
@@ -35,6 +35,7 @@ class Job:
 
     Attributes:
         spec, options: The engine, and how rows become requests.
+        further: The engines of further models and how their rows become requests, by name.
         hooks: Settings of request hooks, by name.
         media: Limits of media, and the hosts they may be fetched from.
         rows, output: Where rows come from and go to.
@@ -59,6 +60,7 @@ class Job:
     progress: Progress
     account: Account
     dead_letters: RowOutput | None = None
+    further: Mapping[str, tuple[EngineSpec, RowOptions]] = field(default_factory=dict)
     hooks: Mapping[str, Any] = field(default_factory=dict)
     media: MediaPolicy = field(default_factory=MediaPolicy)
     preprocess: RowTemplate | None = None
@@ -122,6 +124,10 @@ class Job:
         made = self.account.summary(
             self.n_in, partial=self.partial, engine=self.spec.engine, model=self.spec.model, **self.facts
         )
+        if self.further:
+            made["models"] = {
+                name: {"engine": spec.engine, "model": spec.model} for name, (spec, _) in self.further.items()
+            }
         with contextlib.suppress(OSError):
             self.summary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
@@ -141,46 +147,58 @@ class Job:
 
     async def run_here(self, interrupts: Interrupts) -> None:
         """Run on an engine of this process. The first Ctrl-C lets what is in flight finish."""
-        spec = PipelineSpec(engine=self.spec, hooks=self.hooks, media=self.media)
-        with self.journals() as (journal, cache):
-            supervisor = Supervisor(spec, self.recovery, opener=starter())
-            try:
-                pipeline = await supervisor.start()
-                gc.collect()
-                self.account.prices = pipeline.info.details.get("prices")
-                gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
-                concurrency = self.concurrency or 2 * pipeline.info.concurrency
-                answerer = Answerer(
-                    supervisor,
-                    spec,
-                    journal=journal,
-                    cache=cache,
-                    deduplicate=self.deduplicate,
-                    share=self.share,
-                    order=None if self.prefix_window is None else PrefixQueue(concurrency),
-                )
-                batch = BatchRun(
-                    answerer,
-                    self.options,
-                    self.output,
-                    self.account,
-                    concurrency=max(concurrency, self.prefix_window or 0),
-                    raise_errors=self.raise_errors,
-                    dead_letters=self.dead_letters,
-                    preprocess=self.preprocess,
-                    postprocess=self.postprocess,
-                    journals=tuple(one for one in (journal, cache) if one is not None),
-                    watched=self.progress.update,
-                )
-                interrupts.drain_with(batch.drain)
-                self.progress.in_flight = lambda: batch.in_flight
-                with self.progress:
-                    try:
-                        await batch.run(self.rows.chunks())
-                    finally:
-                        self.n_in = batch.n_in
-                        self.partial = batch.draining
-                        self.facts["engine_restarts"] = supervisor.deaths
-            finally:
-                interrupts.gently = None
-                await supervisor.stop()
+        async with contextlib.AsyncExitStack() as stack:
+            journal, cache = stack.enter_context(self.journals())
+            stack.callback(setattr, interrupts, "gently", None)
+            asked: list[Asked] = []
+            flight = 0
+            for spec, options in ((self.spec, self.options), *self.further.values()):
+                answerer, useful = await self._opened(stack, spec, journal, cache)
+                asked.append(Asked(answerer, options))
+                flight += useful
+            gc.collect()
+            gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
+            self.account.prices = asked[0].answerer.prices
+            batch = BatchRun(
+                asked[0].answerer,
+                self.options,
+                self.output,
+                self.account,
+                concurrency=max(self.concurrency or flight, self.prefix_window or 0),
+                raise_errors=self.raise_errors,
+                dead_letters=self.dead_letters,
+                preprocess=self.preprocess,
+                postprocess=self.postprocess,
+                journals=tuple(one for one in (journal, cache) if one is not None),
+                watched=self.progress.update,
+                further=dict(zip(self.further, asked[1:], strict=True)),
+            )
+            interrupts.drain_with(batch.drain)
+            self.progress.in_flight = lambda: batch.in_flight
+            with self.progress:
+                try:
+                    await batch.run(self.rows.chunks())
+                finally:
+                    self.n_in = batch.n_in
+                    self.partial = batch.draining
+                    self.facts["engine_restarts"] = sum(one.answerer.supervisor.deaths for one in asked)
+
+    async def _opened(
+        self, stack: contextlib.AsyncExitStack, engine: EngineSpec, journal: Journal | None, cache: Journal | None
+    ) -> tuple[Answerer, int]:
+        """Start an engine, to be stopped at the end of the stack; returns how many rows it likes to have in flight."""
+        spec = PipelineSpec(engine=engine, hooks=self.hooks, media=self.media)
+        supervisor = Supervisor(spec, self.recovery, opener=starter())
+        stack.push_async_callback(supervisor.stop)
+        pipeline = await supervisor.start()
+        concurrency = self.concurrency or 2 * pipeline.info.concurrency
+        answerer = Answerer(
+            supervisor,
+            spec,
+            journal=journal,
+            cache=cache,
+            deduplicate=self.deduplicate,
+            share=self.share,
+            order=None if self.prefix_window is None else PrefixQueue(concurrency),
+        )
+        return answerer, concurrency

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from trunnion import get_registry
 from trunnion.errors import ConfigError, InvalidArgument
 from trunnion.rows import OUTPUT_COLUMNS, RowColumns, error_columns
 from trunnion_batch.row_input import parse_line
@@ -19,21 +20,25 @@ from .ray_session import for_workers, ray_session
 from .state import STATE
 
 if TYPE_CHECKING:
+    from trunnion_batch.job_file import JobFile
+
     from .job import Job
 
 _LINE: Final = "text"
 
 
-async def run_on_ray(job: Job, *, replicas: int) -> None:
-    """Run the job on Ray; rows stream through this process on their way to the output."""
-    async with ray_session():
+async def run_on_ray(job: Job, given: JobFile) -> None:
+    """Run the job on Ray, with the replicas it was given; rows stream through this process to the output."""
+    engines = [job.spec, *(spec for spec, _ in job.further.values())]
+    takes = sum(bundle.cpu for engine in engines for bundle in get_registry().resources(engine).bundles)
+    async with ray_session(takes + 1 if job.further else 0):
         with job.progress:
-            await asyncio.to_thread(_run, job, replicas)
+            await asyncio.to_thread(_run, job, given)
 
 
-def _run(job: Job, replicas: int) -> None:
+def _run(job: Job, given: JobFile) -> None:
     try:
-        from trunnion_ray.data import ProcessorConfig, build_processor, find_error
+        from trunnion_ray.data import ModelConfig, ProcessorConfig, build_processor, find_error
     except ImportError as error:
         raise ConfigError(f"--ray needs Ray Data ({error}): pip install 'trunnion[ray]'") from error
     import ray.data
@@ -44,15 +49,27 @@ def _run(job: Job, replicas: int) -> None:
     context.enable_progress_bars = False
     options = job.options
     spec = for_workers(job.spec)
+    further: dict[str, ModelConfig] = {}
+    for name, (engine, rows) in job.further.items():
+        one = for_workers(engine)
+        further[name] = ModelConfig(
+            engine=one.engine,
+            model=one.model,
+            config=dict(one.config),
+            sampling=dict(rows.sampling),
+            concurrency=given.models[name].replicas,
+            max_pending_requests=job.concurrency,
+        )
     config = ProcessorConfig(
         engine=spec.engine,
         model=spec.model,
         config=dict(spec.config),
+        models=further,
         hooks=dict(job.hooks),
         media=job.media,
         sampling=dict(options.sampling),
         columns=dataclasses.asdict(options.columns),
-        concurrency=replicas,
+        concurrency=given.replicas,
         max_pending_requests=job.concurrency,
         base_models=tuple(options.base_models),
         on_error="raise" if job.raise_errors else "row",
@@ -72,13 +89,15 @@ def _run(job: Job, replicas: int) -> None:
         begun = build_processor(config, preprocess=_Request(options.columns, job.preprocess)).begin(lines)
     written = iter(begun.dataset.iter_rows())
     job.n_in = job.rows.count()
+    replicas = sum((given.replicas, *(one.replicas for one in given.models.values())))
     job.progress.replicas = replicas
-    job.account.prices = spec.config.get("prices")
     try:
         for row in written if parquet else _with_lines(written, job.postprocess):
             job.output.write(row)
             if job.dead_letters is not None and row["error"] is not None:
-                job.dead_letters.write(row)
+                job.dead_letters.write(
+                    {name: row[name] for name in row if name == "error" or name not in OUTPUT_COLUMNS}
+                )
             job.account.add(row)
             job.progress.update(row)
     except Exception as error:
@@ -90,6 +109,7 @@ def _run(job: Job, replicas: int) -> None:
         begun.close()  # a store has what was answered, however the job ended
     counted = begun.account()
     job.account.replayed = counted["replayed"]
+    job.account.cost = counted.get("cost")
     job.facts |= {"engine_restarts": counted["engine_restarts"], "replicas": replicas}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from trunnion import EngineSpec
 from trunnion.errors import ConfigError
@@ -16,8 +18,11 @@ from .state import STATE
 
 
 @asynccontextmanager
-async def ray_session() -> AsyncIterator[None]:
+async def ray_session(cpus: float = 0) -> AsyncIterator[None]:
     """Connect to Ray, starting it on this machine unless RAY_ADDRESS is set, and disconnect in the end.
+
+    Args:
+        cpus: What the command's actors take at least; a machine with fewer is told to have them, and they share.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -27,11 +32,15 @@ async def ray_session() -> AsyncIterator[None]:
         import ray
     except ImportError as error:
         raise ConfigError("--ray needs Ray: pip install 'trunnion[ray]'") from error
-    address = None if os.environ.get("RAY_ADDRESS") else "local"
+    where: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        where["address"] = "local"
+        if cpus > (os.cpu_count() or 1):
+            where["num_cpus"] = math.ceil(cpus)
 
     def start() -> None:  # on a thread: Ray would take the signals over on the main one
         level = logging.INFO if STATE.verbose else logging.ERROR
-        ray.init(address=address, include_dashboard=False, log_to_driver=STATE.verbose, logging_level=level)
+        ray.init(**where, include_dashboard=False, log_to_driver=STATE.verbose, logging_level=level)
         _log_from(level)
 
     try:

@@ -170,6 +170,7 @@ _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(ru
 def _run(given: JobFile, *, overwrite: bool) -> None:
     from trunnion.rows import RowColumns, RowOptions
     from trunnion_batch.account import Account
+    from trunnion_batch.routes import routes
     from trunnion_batch.row_input import RowInput, file_format
     from trunnion_batch.row_output import check_output, open_output
     from trunnion_batch.templates import RowTemplate
@@ -193,12 +194,25 @@ def _run(given: JobFile, *, overwrite: bool) -> None:
     if given.dead_letters is not None:
         check_output(given.dead_letters, source=given.input, overwrite=overwrite, what="--dead-letters")
     spec = make_spec(given.engine, given.model, given.config, given.adapters, batch=True)
+    further = {
+        name: (
+            make_spec(one.engine, one.model, one.config, one.adapters, batch=True),
+            RowOptions(
+                columns=options.columns,
+                sampling=one.sampling,
+                base_models=frozenset({one.model}) if one.model else frozenset(),
+            ),
+        )
+        for name, one in given.models.items()
+    }
+    routes(tuple(further), options.columns.model)
     hooks = check_hook_settings(given.hooks)
     schema = rows.schema if postprocess is None else None  # the columns are then others
     output = open_output(given.output, claim_stdout() if given.output == "-" else None, schema)
     account = Account(max_error_rate=given.max_error_rate)
     job = Job(
         spec=spec,
+        further=further,
         hooks=hooks,
         media=given.media,
         rows=rows,
@@ -223,7 +237,7 @@ def _run(given: JobFile, *, overwrite: bool) -> None:
         if given.ray:
             from .ray_batch import run_on_ray
 
-            run_async(lambda interrupts: job.guard(run_on_ray(job, replicas=given.replicas), interrupts))
+            run_async(lambda interrupts: job.guard(run_on_ray(job, given), interrupts))
         else:
             run_async(lambda interrupts: job.guard(job.run_here(interrupts), interrupts))
     except BrokenPipeError as error:  # whoever read our stdout has enough

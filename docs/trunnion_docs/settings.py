@@ -11,14 +11,14 @@ from pydantic.fields import FieldInfo
 
 import trunnion
 from trunnion.media_policy import MediaPolicy
-from trunnion_batch.job_file import JobFile
+from trunnion_batch.job_file import JobFile, JobModel
 from trunnion_batch.recovery import Recovery
 from trunnion_http import HTTPSettings
 from trunnion_ray import data, serve
 
 _OURS: Final = "trunnion"
 _PARTS: Final[dict[str, tuple[type[BaseModel], ...]]] = {
-    "A batch": (data.ProcessorConfig, Recovery, JobFile),
+    "A batch": (data.ProcessorConfig, data.ModelConfig, Recovery, JobFile, JobModel),
     "A served model": (
         serve.ModelConfig,
         serve.Autoscaling,

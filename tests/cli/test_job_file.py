@@ -66,6 +66,36 @@ def test_a_job_runs_on_ray_as_it_is(cli, job):
     check(cli.read("work/out.jsonl"))
 
 
+SEVERAL = """
+input: in.jsonl
+output: out.jsonl
+engine: sim
+sampling: {max_tokens: 5}
+columns: {prompt: land}
+models:
+  judge: {engine: sim, config: {adapters: [strict]}, sampling: {max_tokens: 9}}
+"""
+
+
+@pytest.mark.parametrize("ray", [False, pytest.param(True, marks=pytest.mark.ray)])
+def test_a_job_has_several_models(cli, job, ray):
+    path = job(SEVERAL, ray=ray)
+    cli.write(
+        "work/in.jsonl",
+        [{"land": "France", "model": name} for name in (None, "judge", "judge:strict", "judge:kind", "nobody")],
+    )
+    result = cli.run("run", path, timeout=200)
+    assert result.code == 0, result
+    rows = cli.read("work/out.jsonl")
+    assert [row["num_generated_tokens"] for row in rows] == [5, 9, 9, 0, 0]
+    assert [row["model"] for row in rows] == [None, "judge", "judge:strict", "judge:kind", "nobody"]
+    assert [row["error"] and row["error"]["code"] for row in rows[3:]] == ["adapter_not_found"] * 2
+    assert rows[2]["generated_text"].isupper()
+    summary = json.loads((cli.folder / "work" / "out.summary.json").read_text())
+    assert (summary["rows_in"], summary["ok"], summary["failed"]) == (5, 3, 2)
+    assert summary["models"]["judge"]["engine"] == "sim"
+
+
 def test_a_job_has_a_journal_and_columns(cli, job):
     changes = {"preprocess": {}, "postprocess": {}, "columns": {"prompt": "land"}, "journal": "journal"}
     assert cli.run("run", job(**changes)).code == 0
@@ -77,6 +107,9 @@ def test_a_job_has_a_journal_and_columns(cli, job):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"models": {"judge": {"modle": "x"}}}, "no setting 'models.judge.modle'; did you mean 'model'?"),
+        ({"models": {"a:b": {"engine": "sim"}}}, "cannot name a model"),
+        ({"media": {"allowed_host": ["x"]}}, "did you mean 'allowed_hosts'?"),
         ({"prepocess": {}}, "there is no setting 'prepocess'; did you mean 'preprocess'?"),
         ({"recovery": {"row_retry": 1}}, "there is no setting 'recovery.row_retry'; did you mean 'row_retries'?"),
         ({"replicas": 0}, "replicas: Input should be greater than or equal to 1"),

@@ -6,7 +6,7 @@ of today, so that a program written for it runs with its import line changed.
 
 from .build import build_llm_processor, build_processor
 from .call_processor import CallProcessor
-from .config import ProcessorConfig
+from .config import ModelConfig, ProcessorConfig
 from .failures import find_error
 from .processor import Processor
 from .ray_calls import HttpRequestProcessorConfig, HttpRequestStageConfig, ServeDeploymentProcessorConfig
@@ -25,6 +25,7 @@ __all__ = [
     "DetokenizeStageConfig",
     "HttpRequestProcessorConfig",
     "HttpRequestStageConfig",
+    "ModelConfig",
     "PrepareMultimodalStageConfig",
     "Processor",
     "ProcessorConfig",

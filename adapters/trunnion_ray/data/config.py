@@ -22,6 +22,26 @@ _ROWS: Final = 2048
 _CALLS: Final = (4, 64)
 
 
+class ModelConfig(BaseModel):
+    """Say which engine answers the rows of one further model of a job, in replicas of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    engine: str = Field(default="auto", description="Name of the engine plugin. auto: the one that suits best.")
+    model: str | None = Field(default=None, description="Path or name of the model.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The engine's own settings.")
+    stages: tuple[StageSpec, ...] = Field(default=(), description="Stages that are configured or inserted.")
+    sampling: dict[str, Any] = Field(default_factory=dict, description="Sampling parameters where a row sets none.")
+    concurrency: int | tuple[int, int] = Field(default=1, description="Replicas, or the least and the most of them.")
+    max_pending_requests: int | None = Field(default=None, ge=1, description="Requests handed to the engine at once.")
+    bundles: tuple[Bundle, ...] | None = Field(default=None, description="What one replica takes.")
+    strategy: PlacementStrategy | None = Field(default=None, description="How several bundles are placed.")
+    accelerator_type: str | None = Field(default=None, description="Accelerator the nodes must have.")
+    runtime_env: dict[str, Any] | None = Field(default=None, description="Ray runtime environment of the replicas.")
+    adapter_root: str | None = Field(default=None, description="Folder with a LoRA adapter in each subfolder.")
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, description="Variables of the chat template.")
+
+
 class ProcessorConfig(BaseModel):
     """Say which engine answers the rows, how many replicas of it there are, and how rows are fed to them."""
 
@@ -34,6 +54,11 @@ class ProcessorConfig(BaseModel):
     model: str | None = Field(default=None, description="Path or name of the model.")
     config: dict[str, Any] = Field(
         default_factory=dict, description="The engine's own settings; `trunnion plugins schema NAME` lists them."
+    )
+    models: dict[str, ModelConfig] = Field(
+        default_factory=dict,
+        description="Further models, by the names under which rows ask for them in the column `model`: `judge`, or "
+        "`judge:strict` for its LoRA adapter `strict`. All other rows are for the model named above.",
     )
     stages: tuple[StageSpec, ...] = Field(
         default=(), description="Stages that are configured or inserted; the others are planned by themselves."
@@ -174,6 +199,13 @@ class ProcessorConfig(BaseModel):
         spec = registry.divided(spec, self.replicas[1])
         registry.check_hooks(self.hooks)
         return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks, media=self.media)
+
+    def further(self) -> list[ProcessorConfig]:
+        """Return the configuration of each further model, with what holds for the whole job."""
+        return [
+            self.model_copy(update={"models": {}, "adapter": None, "base_models": (), **one.__dict__})
+            for one in self.models.values()
+        ]
 
     def row_options(self) -> Mapping[str, Any]:
         """Return the keyword arguments of :class:`trunnion.rows.RowOptions`, as plain values."""

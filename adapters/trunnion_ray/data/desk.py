@@ -34,6 +34,8 @@ class BlockCount(NamedTuple):
     completion_tokens: int
     errors: tuple[tuple[str, int, str], ...]
     """Codes with their counts and a message."""
+    cost: float | None = None
+    """What was paid for their tokens; None without prices."""
 
 
 @dataclass(slots=True)
@@ -202,6 +204,8 @@ class Desk:
             account.prompt_tokens += count.prompt_tokens
             account.cached_tokens += count.cached_tokens
             account.completion_tokens += count.completion_tokens
+            if count.cost is not None:
+                account.cost = (account.cost or 0.0) + count.cost
             for code, number, message in count.errors:
                 kind = account.errors.setdefault(code, ErrorKind(message=message))
                 kind.count += number

@@ -105,7 +105,8 @@ def balanced(counted: dict[str, Any], account: Account) -> dict[str, Any]:
     account.replayed = counted["replayed"]
     account.balance(counted["rows_in"])
     own = account.summary(counted["rows_in"])
-    tokens = {name: counted[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens")}
+    names = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")
+    tokens: dict[str, Any] = {name: counted[name] for name in names if name in counted}
     return {**counted, **own, **tokens}
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ray
 
 from trunnion import PipelineSpec, Resources, get_registry
+from trunnion.errors import ConfigError
 
+from ._ray_private import can_grow
 from .config import ProcessorConfig
+
+logger = logging.getLogger("trunnion.data")
 
 
 def resources_of(config: ProcessorConfig, spec: PipelineSpec) -> Resources:
@@ -86,6 +91,28 @@ def remove_own_group() -> None:
     group = ray.util.get_current_placement_group()
     if group is not None:
         ray.util.remove_placement_group(group)
+
+
+def check_room(needed: Sequence[Resources]) -> None:
+    """Check that a replica of each model fits, with a CPU for reading beside them: else they wait for each other.
+
+    Raises:
+        ConfigError: They do not, and the cluster cannot grow. Of one that may grow, a warning says it.
+    """
+    there = ray.cluster_resources()
+    for name, reading in (("CPU", 1), ("GPU", 0)):
+        takes = [sum(bundle.to_ray().get(name, 0) for bundle in one.bundles) for one in needed]
+        has = there.get(name, 0)
+        if sum(takes) + reading <= has or not sum(takes):
+            continue
+        message = (
+            f"a replica of each of the {len(needed)} models takes {sum(takes):g} {name}"
+            f"{' and reading one more' if reading else ''}, and the cluster has {has:g}; give Ray more, or the models "
+            f"`bundles` of less, such as Bundle(cpu=0.5)"
+        )
+        if not can_grow():
+            raise ConfigError(message, param="models")
+        logger.warning("%s; the job waits until there are more", message)
 
 
 def describe(resources: Resources) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 from ray.data import ActorPoolStrategy, Dataset
 
-from trunnion.errors import ConfigError
+from trunnion.errors import ConfigError, PluginError
 from trunnion.rows import RowColumns, RowOptions
 from trunnion_batch.account import Account
 from trunnion_batch.journal.journal import absolute
+from trunnion_batch.routes import routes
 
 from ._ray_private import end_actors_with_job, known_rows
 from .config import ProcessorConfig
@@ -22,7 +23,7 @@ from .dialect import Dialect, TrunnionDialect
 from .driven import Begun, run_job
 from .failures import RowFunction
 from .outside import Postprocess, Preprocess
-from .placement import describe, needs_group, placement, resources_of
+from .placement import check_room, describe, needs_group, placement, resources_of
 from .worker import BatchJob, BatchWorker
 
 logger = logging.getLogger("trunnion.data")
@@ -38,6 +39,7 @@ class Processor:
     config: ProcessorConfig
     job: BatchJob
     placed: Mapping[str, Any] = field(repr=False)
+    further: tuple[Processor, ...] = field(default=(), repr=False)
     before: Mapping[str, Any] = field(default_factory=dict, repr=False)
     after: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _begun: list[Begun] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -102,6 +104,8 @@ class Processor:
     def begin(self, dataset: Dataset) -> Begun:
         """Return the dataset of answered rows, with what counts them."""
         config = self.config
+        if self.further:
+            check_room([resources_of(one.config, one.job.spec) for one in (self, *self.further)])
         journal, cache = (None if uri is None else absolute(uri) for uri in (config.journal, config.cache))
         desk = make_desk(journal=journal, cache=cache, max_error_rate=config.max_error_rate)
         return Begun(self._lazy(dataset, desk), desk, known_rows(dataset))
@@ -113,53 +117,67 @@ class Processor:
             outside = Preprocess(function=job.preprocess, on_error=job.on_error)
             dataset = dataset.map(outside.__call__, **self.before)
             job = replace(job, preprocess=None)
-        postprocess = job.postprocess
-        if self.after:
-            job = replace(job, postprocess=None)
+        last = self.further[-1].job if self.further else job
         if config.split_blocks:
             dataset = split(dataset, config.batch_size)
         # A block that is taken whole lets a limit pass to the rows before it. With GPUs, Ray Data wants a number.
         whole = config.split_blocks and not self.placed.get("num_gpus")
-        low, high = config.replicas
-        dataset = dataset.map_batches(
-            BatchWorker,
-            fn_constructor_args=(job,),
-            batch_size=None if whole else config.batch_size,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            compute=ActorPoolStrategy(
-                min_size=low,
-                max_size=high,
-                max_concurrent_calls_per_actor=config.calls,
-                max_tasks_in_flight_per_actor=config.in_flight,
-                enable_true_multi_threading=True,
-            ),
-            udf_modifying_row_count=False,
-            **self.placed,
-        )
-        if self.after and postprocess is not None:
-            last = Postprocess(function=postprocess, dialect=job.dialect, on_error=job.on_error)
-            dataset = dataset.map(last.__call__, **self.after)
+        dataset = _mapped(dataset, self, job, whole=whole)
+        for one in self.further:
+            dataset = _mapped(dataset, one, replace(one.job, desk=desk), whole=not one.placed.get("num_gpus"))
+        if self.after and last.postprocess is not None:
+            end = Postprocess(function=last.postprocess, dialect=job.dialect, on_error=job.on_error)
+            dataset = dataset.map(end.__call__, **self.after)
         end_actors_with_job(dataset)
         return dataset
 
     def explain(self) -> str:
-        """Describe the plan in one line."""
-        config, spec = self.config, self.job.spec.engine
-        low, high = config.replicas
-        count = str(low) if low == high else f"{low} to {high}"
-        model = f" with {spec.model}" if spec.model else ""
-        steps = [
-            "preprocess" if self.job.preprocess and not self.before else "",
-            "template, tokenize, engine, detokenize",
-            "postprocess" if self.job.postprocess and not self.after else "",
-        ]
-        return (
-            f"engine {spec.engine}{model}: {count} replica(s) of {describe(resources_of(config, self.job.spec))}, each "
-            f"{config.calls} x {config.batch_size} rows at once; in one actor: "
-            f"{', '.join(step for step in steps if step)}; a failed row "
-            f"{'ends the job' if config.on_error == 'raise' else 'gets an error column'}"
-        )
+        """Describe the plan: a line, and one more for each further model."""
+        lines = [_plan(self)]
+        lines += [f"{name}: {_plan(one)}" for name, one in zip(self.job.routes.names, self.further, strict=True)]
+        return "\n".join(lines)
+
+
+def _mapped(dataset: Dataset, one: Processor, job: BatchJob, *, whole: bool) -> Dataset:
+    """Return the dataset that one model's replicas have seen; ``whole``: its blocks are taken as they are."""
+    config = one.config
+    low, high = config.replicas
+    if one.after:
+        job = replace(job, postprocess=None)
+    return dataset.map_batches(
+        BatchWorker,
+        fn_constructor_args=(job,),
+        batch_size=None if whole else config.batch_size,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ActorPoolStrategy(
+            min_size=low,
+            max_size=high,
+            max_concurrent_calls_per_actor=config.calls,
+            max_tasks_in_flight_per_actor=config.in_flight,
+            enable_true_multi_threading=True,
+        ),
+        udf_modifying_row_count=False,
+        **one.placed,
+    )
+
+
+def _plan(one: Processor) -> str:
+    config, spec = one.config, one.job.spec.engine
+    low, high = config.replicas
+    count = str(low) if low == high else f"{low} to {high}"
+    model = f" with {spec.model}" if spec.model else ""
+    steps = [
+        "preprocess" if one.job.preprocess and not one.before else "",
+        "template, tokenize, engine, detokenize",
+        "postprocess" if one.job.postprocess and not one.after else "",
+    ]
+    return (
+        f"engine {spec.engine}{model}: {count} replica(s) of {describe(resources_of(config, one.job.spec))}, each "
+        f"{config.calls} x {config.batch_size} rows at once; in one actor: "
+        f"{', '.join(step for step in steps if step)}; a failed row "
+        f"{'ends the job' if config.on_error == 'raise' else 'gets an error column'}"
+    )
 
 
 def split(dataset: Dataset, rows: int) -> Dataset:
@@ -179,24 +197,49 @@ def make_processor(
     dialect: Dialect | None = None,
 ) -> Processor:
     """Check the configuration and return the processor; ``before`` and ``after`` are arguments of ``Dataset.map``."""
-    spec = config.pipeline_spec()
     unknown = sorted(set(config.columns) - set(RowColumns.__dataclass_fields__))
     if unknown:
         names = ", ".join(RowColumns.__dataclass_fields__)
         raise ConfigError(f"there is no input column {unknown[0]!r} to be renamed; there are: {names}", param="columns")
     columns = RowColumns(**config.columns)
-    RowOptions(columns=columns, **config.row_options())  # wrong sampling defaults are refused here, not by a replica
     for name, function in (("preprocess", preprocess), ("postprocess", postprocess)):
         if function is not None and not callable(function):
             raise ConfigError(f"{name} must be a function of a row, not {function!r}", param=name)
+    ways = routes(tuple(config.models), columns.model)
+    common: dict[str, Any] = {"columns": columns, "dialect": dialect or TrunnionDialect(), "routes": ways}
+    configs = [config, *config.further()]
+    made: list[Processor] = []
+    for place, one in enumerate(configs):
+        try:
+            made.append(_one(one, place=place, before=before or {}, after=after or {}, common=common))
+        except (ConfigError, PluginError) as error:
+            if not place:
+                raise
+            name = ways.names[place - 1]
+            raise ConfigError(f"models.{name}: {error}", param=f"models.{name}") from error
+    first = replace(made[0], job=replace(made[0].job, preprocess=preprocess))
+    if not ways.names:
+        return replace(first, job=replace(first.job, postprocess=postprocess))
+    end = replace(made[-1], job=replace(made[-1].job, postprocess=postprocess))
+    return replace(first, further=(*made[1:-1], end))
+
+
+def _one(
+    config: ProcessorConfig,
+    *,
+    place: int,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    common: Mapping[str, Any],
+) -> Processor:
+    """Return what answers the rows of one model of a job."""
+    spec = config.pipeline_spec()
+    options = config.row_options()
+    RowOptions(columns=common["columns"], **options)  # wrong sampling is refused here, not by a replica
     resources = resources_of(config, spec)
     job = BatchJob(
         spec=spec,
-        columns=columns,
-        options=config.row_options(),
-        preprocess=preprocess,
-        postprocess=postprocess,
-        dialect=dialect or TrunnionDialect(),
+        options=options,
         on_error=config.on_error,
         max_pending=config.max_pending_requests,
         prefix_order=config.prefix_order,
@@ -205,8 +248,10 @@ def make_processor(
         recovery=config.recovery,
         keeps=bool(config.journal or config.cache),
         share=config.share,
+        place=place,
+        **common,
     )
     placed = dict(placement(resources, config.replicas[1]))
     if config.runtime_env is not None:
         placed["runtime_env"] = config.runtime_env
-    return Processor(config=config, job=job, placed=placed, before=before or {}, after=after or {})
+    return Processor(config=config, job=job, placed=placed, before=before, after=after)

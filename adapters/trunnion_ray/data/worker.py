@@ -18,8 +18,9 @@ from trunnion.errors import EngineDead, InternalError, TrunnionError
 from trunnion.rows import RowColumns, RowOptions
 from trunnion_batch.answering import Share
 from trunnion_batch.recovery import Recovery
+from trunnion_batch.routes import Routes
 
-from .desk import BlockCount
+from .counting import count_block
 from .desk_client import DeskClient
 from .dialect import Dialect, TrunnionDialect
 from .failures import RowFunction, row_failure
@@ -29,8 +30,8 @@ from .runner import Answer, BlockRunner, Outcome
 from .tables import Columns
 
 logger = logging.getLogger("trunnion.data")
-_EXAMPLE: Final = 500
-"""Characters of an error's message in the account."""
+_PLACE: Final = "__trunnion_place"
+"""The column that tells, between the actors of several models, whose a row is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,8 @@ class BatchJob:
     """Hold what crosses to the replicas; the functions are those that run in the engine's actor.
 
     ``owns_group``: the actor's placement group is its own and goes when it goes. ``desk``: the handle of the job's
-    :class:`~.desk.Desk`; ``keeps``: whether that has a journal or a cache.
+    :class:`~.desk.Desk`; ``keeps``: whether that has a journal or a cache. With several models, ``routes`` tells whose
+    a row is and ``place`` which of them this one is: actors of place 0 make the rows, those of the last end them.
     """
 
     spec: PipelineSpec
@@ -56,6 +58,13 @@ class BatchJob:
     desk: Any = None
     keeps: bool = False
     share: Share = "deterministic"
+    routes: Routes = field(default_factory=Routes)
+    place: int = 0
+
+    @property
+    def last(self) -> bool:
+        """Tell whether rows are final behind this job's actors."""
+        return self.place == len(self.routes.names)
 
 
 class BatchWorker:
@@ -71,6 +80,7 @@ class BatchWorker:
         self._runner: BlockRunner | None = None
         self._before, self._after = threading.Lock(), threading.Lock()
         self._desk: DeskClient | None = None
+        self._prices: Mapping[str, float] | None = None
         self._deaths_told = 0
         try:
             self._options = RowOptions(columns=job.columns, **job.options)
@@ -95,6 +105,7 @@ class BatchWorker:
             # Runs when Ray lets the worker go, else when the process exits: before the finalizers of the engine's
             # library, which are older and would end its processes under it.
             self._close = weakref.finalize(self, _close, self._runner, owns_group=job.owns_group)
+            self._prices = self._runner.pipeline.info.details.get("prices")
             logger.info("%s", self._runner.pipeline.explain())
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -117,13 +128,17 @@ class BatchWorker:
             raise self._failure or InternalError("the replica was closed")
         if not columns.table.num_rows:
             return self._empty(columns)
-        rows, requests = self._read(columns)
+        rows, requests, places = self._read(columns)
+        own = [request for request in requests if request is not None]
         call = None if self._desk is None else self._desk.call()
-        outcomes = self._runner.run(requests, call)
+        answered = iter(self._runner.run(own, call))
+        outcomes = [None if request is None else next(answered) for request in requests]
         table, failed = self._write(columns, rows, outcomes)
+        if places is not None:
+            table = Columns(table).extended({_PLACE: places}, {_PLACE: pa.int16()})
         assert table.num_rows == columns.table.num_rows, f"{columns.table.num_rows} rows in, {table.num_rows} out"
         if self._desk is not None and call is not None:
-            self._desk.end(call, count_block(outcomes, failed), self._new_deaths(self._runner.deaths))
+            self._desk.end(call, count_block(outcomes, failed, self._prices), self._new_deaths(self._runner.deaths))
         return table
 
     def _new_deaths(self, deaths: int) -> int:
@@ -131,21 +146,41 @@ class BatchWorker:
             told, self._deaths_told = self._deaths_told, deaths
         return deaths - told
 
-    def _read(self, columns: Columns) -> tuple[list[dict[str, Any]], list[GenerateRequest | TrunnionError]]:
-        """Preprocess every row and make its request, or note why it has none."""
-        job, options = self._job, self._options
+    def _read(
+        self, columns: Columns
+    ) -> tuple[list[dict[str, Any]], list[GenerateRequest | TrunnionError | None], list[int] | None]:
+        """Preprocess every row and make its request, or note why it has none; None for rows of other models.
+
+        Returns as well whose the rows are, where actors of further models are to know.
+        """
+        job = self._job
         rows = columns.rows(_names(job.columns) if self._plain(columns) else None)
-        requests: list[GenerateRequest | TrunnionError] = []
+        for row in rows:
+            row.pop(_PLACE, None)
+        requests: list[GenerateRequest | TrunnionError | None] = []
+        if job.place:
+            places = columns.values(_PLACE)
+            requests += [
+                self._request(row, self._options) if place == job.place else None
+                for row, place in zip(rows, places, strict=True)
+            ]
+            return rows, requests, None if job.last else places
         # One row at a time: few functions expect to be called from several threads, and those that wait for
         # something else can be moved into tasks of their own (preprocess_map_kwargs).
+        places = []
         with self._before if job.preprocess is not None else contextlib.nullcontext():
             for row in rows:
                 error = self._preprocess(row)
-                requests.append(self._request(row, options) if error is None else error)
+                place = job.routes.of(row.get(job.columns.model))[0] if error is None else 0
+                places.append(place)
+                if error is None and place == 0:
+                    requests.append(self._request(row, self._options))
+                else:
+                    requests.append(error)
         for request in requests:
             if isinstance(request, TrunnionError) and job.on_error == "raise":
                 raise request
-        return rows, requests
+        return rows, requests, None if job.last else places
 
     def _plain(self, columns: Columns) -> bool:
         """Tell whether the block's columns go on as they are, so that rows need not be built."""
@@ -163,55 +198,68 @@ class BatchWorker:
         return None
 
     def _request(self, row: dict[str, Any], options: RowOptions) -> GenerateRequest | TrunnionError:
+        job = self._job
         try:
-            return self._job.dialect.request(row, options)
+            if job.place:
+                row = {**row, job.columns.model: job.routes.of(row.get(job.columns.model))[1]}
+            return job.dialect.request(row, options)
         except TrunnionError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a value nobody thought of fails its row alone
             return row_failure("row", error)
 
     def _write(
-        self, columns: Columns, rows: list[dict[str, Any]], outcomes: list[Outcome]
+        self, columns: Columns, rows: list[dict[str, Any]], outcomes: list[Outcome | None]
     ) -> tuple[pa.Table, dict[int, TrunnionError]]:
         """Return the block, and the errors of rows on which postprocess failed, by their places."""
         job, dialect = self._job, self._job.dialect
         outputs = [
-            dialect.answered(row, outcome) if isinstance(outcome, Answer) else dialect.failed(row, outcome)
-            for row, outcome in zip(rows, outcomes, strict=True)
+            dialect.answered(row, outcome)
+            if isinstance(outcome, Answer)
+            else self._passed(columns, index)
+            if outcome is None
+            else dialect.failed(row, outcome)
+            for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True))
         ]
         if self._plain(columns):
             made = {name: [output[name] for output in outputs] for name in dialect.types}
-            return columns.extended(made, dialect.types), {}
+            return Columns(self._unplaced(columns.table)).extended(made, dialect.types), {}
         late: dict[int, TrunnionError] = {}
-        failed = [None if isinstance(outcome, Answer) else outcome for outcome in outcomes]
-        originals = columns.rows() if any(failed) else []
-        for original in originals:
-            original.pop(FAILED_BEFORE, None)
         written: list[Mapping[str, Any]] = []
-        with self._after if job.postprocess is not None else contextlib.nullcontext():
+        postprocess = job.postprocess if job.last else None
+        with self._after if postprocess is not None else contextlib.nullcontext():
             for index, (row, output) in enumerate(zip(rows, outputs, strict=True)):
-                error = failed[index]
-                if error is not None:
-                    written.append(self._failed(originals[index], error))
+                outcome = outcomes[index]
+                if isinstance(outcome, TrunnionError) or (outcome is None and output[dialect.error] is not None):
+                    written.append(self._failed(columns, index, output))
                     continue
                 for name in dialect.consumed:
                     row.pop(name, None)
                 row.update(output)
-                if job.postprocess is not None:
-                    result = self._postprocess(row)
+                if postprocess is not None:
+                    result = self._postprocess(postprocess, row)
                     if isinstance(result, TrunnionError):
                         late[index] = result
-                        result = self._failed(columns.rows()[index], result)
+                        result = self._failed(columns, index, dialect.failed(row, result))
                     written.append(result)
                 else:
                     written.append(row)
         return columns.written(written, dialect.types), late
 
-    def _postprocess(self, row: dict[str, Any]) -> Mapping[str, Any] | TrunnionError:
+    def _passed(self, columns: Columns, index: int) -> dict[str, Any]:
+        """Return the output columns of a row that is another model's: as they came, or empty before their time."""
+        names = self._job.dialect.types
+        if not self._job.place:
+            return dict.fromkeys(names)
+        return {name: columns.values(name)[index] for name in names}
+
+    def _unplaced(self, table: pa.Table) -> pa.Table:
+        return table.drop_columns([_PLACE]) if _PLACE in table.column_names else table
+
+    def _postprocess(self, function: RowFunction, row: dict[str, Any]) -> Mapping[str, Any] | TrunnionError:
         job = self._job
-        assert job.postprocess is not None
         try:
-            result = dict(job.postprocess(row))
+            result = dict(function(row))
         except Exception as error:
             failure = row_failure("postprocess", error)
             if job.on_error == "raise":
@@ -221,10 +269,11 @@ class BatchWorker:
             result.setdefault(job.dialect.error, job.dialect.no_error)
         return result
 
-    def _failed(self, original: dict[str, Any], error: TrunnionError) -> dict[str, Any]:
+    def _failed(self, columns: Columns, index: int, output: dict[str, Any]) -> dict[str, Any]:
         """Return a failed row: its input as it came, and its error."""
         dialect = self._job.dialect
-        output = dialect.failed(original, error)
+        made = {FAILED_BEFORE, _PLACE, *(dialect.types if self._job.place else ())}
+        original = {name: columns.values(name)[index] for name in columns.names if name not in made}
         if self._job.postprocess is not None and dialect.bare_errors:
             output = {dialect.error: output[dialect.error]}
         return {**original, **output}
@@ -239,35 +288,6 @@ class BatchWorker:
         if self._runner is not None:
             self._runner = None
             self._close()
-
-
-def count_block(outcomes: list[Outcome], late: Mapping[int, TrunnionError]) -> BlockCount:
-    """Count what became of a block's rows; ``late``: the errors of rows that failed after they were answered."""
-    errors: dict[str, tuple[int, str]] = {}
-    ok = replayed = prompt = cached = completion = 0
-    for index, outcome in enumerate(outcomes):
-        final = late.get(index, outcome)
-        if isinstance(final, TrunnionError):
-            count, message = errors.get(final.code, (0, final.message))
-            errors[final.code] = count + 1, message
-        else:
-            ok += 1
-        if isinstance(outcome, Answer):
-            replayed += outcome.replayed
-            usage = outcome.completion.usage
-            if usage is not None:
-                prompt += usage.prompt_tokens
-                cached += usage.cached_tokens
-                completion += usage.completion_tokens
-    return BlockCount(
-        rows=len(outcomes),
-        ok=ok,
-        replayed=replayed,
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        completion_tokens=completion,
-        errors=tuple((code, count, message[:_EXAMPLE]) for code, (count, message) in errors.items()),
-    )
 
 
 def _close(runner: BlockRunner, *, owns_group: bool) -> None:
