@@ -175,6 +175,7 @@ class Job:
             )
             interrupts.drain_with(batch.drain)
             self.progress.in_flight = lambda: batch.in_flight
+            self.progress.replicas = len(asked)
             with self.progress:
                 try:
                     await batch.run(self.rows.chunks())

@@ -71,7 +71,7 @@ class Progress:
         parts = [f"{account.failed} failed"] if account.failed else []
         parts += [f"{account.replayed} replayed"] if account.replayed else []
         parts += [f"{self.in_flight()} in flight"] if self.in_flight() else []
-        parts += [f"{self.replicas} replicas"] if self.replicas is not None else []
+        parts += [f"{self.replicas} replica{'s' * (self.replicas != 1)}"] if self.replicas is not None else []
         parts.append(f"{account.rows / seconds:.1f} rows/s")
         parts.append(
             f"tokens/s {account.prompt_tokens / seconds:.0f} in, {account.completion_tokens / seconds:.0f} out"
@@ -94,6 +94,9 @@ class Progress:
         account = self.account
         if not partial:
             account.balance(n_in)
+        if sys.stderr.isatty():
+            self._table(n_in, partial=partial)
+            return
         seconds = max(account.seconds, 1e-6)
         head = f"{account.rows} of {n_in} rows read" if partial else f"{n_in} rows in"
         replayed = f" ({account.replayed} replayed)" if account.replayed else ""
@@ -107,3 +110,30 @@ class Progress:
             message = " ".join(kind.message.split())
             short = message if len(message) <= _WIDTH else message[: _WIDTH - 3] + "..."
             say(f"  {kind.count:>8} {code}, such as row {kind.row}: {short}")
+
+    def _table(self, n_in: int, *, partial: bool) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        account = self.account
+        seconds = max(account.seconds, 1e-6)
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(justify="right")
+        table.add_column()
+        cached = f", {account.cached_tokens} of them cached" if account.cached_tokens else ""
+        lines = [
+            (n_in, "rows read" if partial else "rows in"),
+            (account.ok, f"ok, {account.replayed} of them known before" if account.replayed else "ok"),
+            (account.failed, "failed"),
+            (account.prompt_tokens, f"tokens in{cached}"),
+            (account.completion_tokens, f"tokens out, {account.completion_tokens / seconds:.0f} a second"),
+            (f"{seconds:.1f}", f"seconds, {account.rows / seconds:.1f} rows a second"),
+        ]
+        if account.cost is not None:
+            lines.append((f"{account.cost:.4f}", "paid"))
+        for number, what in lines:
+            table.add_row(str(number), what)
+        for code, kind in account.kinds():
+            table.add_row(str(kind.count), Text(f"{code}, such as row {kind.row}: {' '.join(kind.message.split())}"))
+        Console(stderr=True).print(table)

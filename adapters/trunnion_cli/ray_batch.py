@@ -20,11 +20,16 @@ from .ray_session import for_workers, ray_session
 from .state import STATE
 
 if TYPE_CHECKING:
+    from trunnion import EngineSpec
+    from trunnion.rows import RowOptions
     from trunnion_batch.job_file import JobFile
+    from trunnion_ray.data import ProcessorConfig
 
     from .job import Job
 
 _LINE: Final = "text"
+_BLOCK: Final = 128
+"""Rows of a block, where the prefix window is larger."""
 
 
 async def run_on_ray(job: Job, given: JobFile) -> None:
@@ -36,50 +41,63 @@ async def run_on_ray(job: Job, given: JobFile) -> None:
             await asyncio.to_thread(_run, job, given)
 
 
-def _run(job: Job, given: JobFile) -> None:
+def processor_config(
+    given: JobFile, spec: EngineSpec, further: Mapping[str, tuple[EngineSpec, RowOptions]], options: RowOptions
+) -> ProcessorConfig:
+    """Return the processor's settings that do what the job says. Raises :class:`ConfigError` without Ray Data."""
     try:
-        from trunnion_ray.data import ModelConfig, ProcessorConfig, build_processor, find_error
+        from trunnion_ray.data import ModelConfig, ProcessorConfig
     except ImportError as error:
         raise ConfigError(f"--ray needs Ray Data ({error}): pip install 'trunnion[ray]'") from error
+    models: dict[str, ModelConfig] = {}
+    for name, (engine, rows) in further.items():
+        one = for_workers(engine)
+        models[name] = ModelConfig(
+            engine=one.engine,
+            model=one.model,
+            config=dict(one.config),
+            sampling=dict(rows.sampling),
+            concurrency=given.models[name].replicas,
+            max_pending_requests=given.concurrency,
+        )
+    spec = for_workers(spec)
+    held: dict[str, Any] = {}
+    if given.prefix_window is not None:  # a replica orders what it holds
+        size = min(given.prefix_window, _BLOCK)
+        held = {"prefix_order": True, "batch_size": size, "max_concurrent_batches": -(-given.prefix_window // size)}
+    return ProcessorConfig(
+        engine=spec.engine,
+        model=spec.model,
+        config=dict(spec.config),
+        models=models,
+        hooks=given.hooks,
+        media=given.media,
+        sampling=dict(options.sampling),
+        columns=dataclasses.asdict(options.columns),
+        concurrency=given.replicas,
+        max_pending_requests=given.concurrency,
+        base_models=tuple(options.base_models),
+        on_error=given.on_error,
+        recovery=given.recovery,
+        journal=given.journal,
+        cache=given.cache,
+        share=given.share,
+        max_error_rate=given.max_error_rate,
+        **held,
+    )
+
+
+def _run(job: Job, given: JobFile) -> None:
     import ray.data
+
+    from trunnion_ray.data import build_processor, find_error
 
     logging.getLogger("ray.data").setLevel(logging.INFO if STATE.verbose else logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     options = job.options
-    spec = for_workers(job.spec)
-    further: dict[str, ModelConfig] = {}
-    for name, (engine, rows) in job.further.items():
-        one = for_workers(engine)
-        further[name] = ModelConfig(
-            engine=one.engine,
-            model=one.model,
-            config=dict(one.config),
-            sampling=dict(rows.sampling),
-            concurrency=given.models[name].replicas,
-            max_pending_requests=job.concurrency,
-        )
-    config = ProcessorConfig(
-        engine=spec.engine,
-        model=spec.model,
-        config=dict(spec.config),
-        models=further,
-        hooks=dict(job.hooks),
-        media=job.media,
-        sampling=dict(options.sampling),
-        columns=dataclasses.asdict(options.columns),
-        concurrency=given.replicas,
-        max_pending_requests=job.concurrency,
-        base_models=tuple(options.base_models),
-        on_error="raise" if job.raise_errors else "row",
-        prefix_order=job.prefix_window is not None,
-        recovery=job.recovery,
-        journal=job.journal,
-        cache=job.cache,
-        share=job.share,
-        max_error_rate=job.account.max_error_rate,
-    )
+    config = processor_config(given, job.spec, job.further, options)
     path = str(Path(job.rows.name).expanduser().absolute())
     parquet = job.rows.format == "parquet"
     if parquet:

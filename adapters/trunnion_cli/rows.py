@@ -103,6 +103,9 @@ def run(
     summary: Summary = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT where it exists.")] = False,
     replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: engines side by side.")] = 1,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Check everything, print the plan, and run nothing.")
+    ] = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -118,7 +121,7 @@ def run(
         given = sorted(_FLAGS[name] for name, value in locals().items() if name in _FLAGS and value != _DEFAULTS[name])
         if target is not None or given:
             raise typer.BadParameter(f"{source} says it all; set {given[0] if given else 'output'} there")
-        _run(read_job(source), overwrite=overwrite)
+        _run(read_job(source), overwrite=overwrite, explain=explain)
         return
     if target is None:
         raise typer.BadParameter("name the OUTPUT: a .jsonl or .parquet file, or - for stdout")
@@ -150,7 +153,7 @@ def run(
         summary=summary,
         recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
     )
-    _run(job, overwrite=overwrite)
+    _run(job, overwrite=overwrite, explain=explain)
 
 
 _FLAGS = {
@@ -167,7 +170,7 @@ _FLAGS = {
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
 
 
-def _run(given: JobFile, *, overwrite: bool) -> None:
+def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
     from trunnion.rows import RowColumns, RowOptions
     from trunnion_batch.account import Account
     from trunnion_batch.routes import routes
@@ -207,6 +210,11 @@ def _run(given: JobFile, *, overwrite: bool) -> None:
     }
     routes(tuple(further), options.columns.model)
     hooks = check_hook_settings(given.hooks)
+    if explain:
+        from .job_plan import job_plan
+
+        typer.echo("\n".join(job_plan(given, spec, further, rows, options)))
+        return
     schema = rows.schema if postprocess is None else None  # the columns are then others
     output = open_output(given.output, claim_stdout() if given.output == "-" else None, schema)
     account = Account(max_error_rate=given.max_error_rate)

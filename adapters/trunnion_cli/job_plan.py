@@ -1,0 +1,105 @@
+"""Say what a batch would do, before an engine is started."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from trunnion import get_registry
+
+from .starting import size
+
+if TYPE_CHECKING:
+    from trunnion import EngineSpec
+    from trunnion.rows import RowOptions
+    from trunnion_batch.job_file import JobFile
+    from trunnion_batch.row_input import RowInput
+
+_SAMPLED: Final = 200
+_PER_ROW: Final = 2_000
+"""Bytes of a row in flight beside its own values: its request, task and answer's columns."""
+
+
+def job_plan(
+    given: JobFile,
+    spec: EngineSpec,
+    further: Mapping[str, tuple[EngineSpec, RowOptions]],
+    rows: RowInput,
+    options: RowOptions,
+) -> list[str]:
+    """Return lines about a job: engines and what they take, rows, how many are held, and what becomes of failures."""
+    lines = [_rows(given, rows)]
+    if given.ray:
+        from trunnion_ray.data import build_processor
+
+        from .ray_batch import processor_config
+
+        processor = build_processor(processor_config(given, spec, further, options))
+        lines += processor.explain().splitlines()
+        held = processor.config.in_flight * processor.config.batch_size
+        lines.append(_memory(rows, held, f"a replica has up to {held} rows"))
+    else:
+        lines += [
+            f"{name}{_engine(one)}" for name, one in [("", spec), *((f"{n}: ", e) for n, (e, _) in further.items())]
+        ]
+        flight = max(given.concurrency or 0, given.prefix_window or 0)
+        if flight:
+            lines.append(_memory(rows, window(flight), f"{flight} rows in flight"))
+        else:
+            lines.append("in flight: twice the rows that the engine finds useful, which it tells when it starts")
+    lines.append(_kept(given))
+    return lines
+
+
+def window(flight: int) -> int:
+    """Return the rows that a run in process holds at most: in flight, and done behind slower ones."""
+    return 5 * flight + 64
+
+
+def _engine(spec: EngineSpec) -> str:
+    resources = get_registry().resources(spec)
+    asks = [
+        f"{sum(getattr(bundle, name) for bundle in resources.bundles):g} {what}"
+        for name, what in (("cpu", "CPU"), ("gpu", "GPU"))
+        if any(getattr(bundle, name) for bundle in resources.bundles)
+    ]
+    model = f" with {spec.model}" if spec.model else ""
+    return f"engine {spec.engine}{model}: one, in this process, of {' + '.join(asks) or 'no CPU'}"
+
+
+def _rows(given: JobFile, rows: RowInput) -> str:
+    count = "rows of unknown number" if rows.total is None else f"{rows.total} rows"
+    path = Path(rows.name).expanduser()
+    taken = f" ({size(path.stat().st_size)})" if path.is_file() else ""
+    return f"{count}{taken} of {given.input} -> {given.output}"
+
+
+def _memory(rows: RowInput, held: int, said: str) -> str:
+    """Return how much memory the held rows take, judged by the first ones."""
+    sample = [] if rows.name == "-" else list(itertools.islice(itertools.chain.from_iterable(rows.read()), _SAMPLED))
+    each = sum(_bytes(item.row) for item in sample) // max(1, len(sample)) + _PER_ROW
+    return f"memory: {said}, {held} held at most: about {size(each * held)} beside the engine"
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, dict):
+        return sys.getsizeof(value) + sum(_bytes(item) for item in value.values())
+    if isinstance(value, list):
+        return sys.getsizeof(value) + sum(map(_bytes, value))
+    return sys.getsizeof(value)
+
+
+def _kept(given: JobFile) -> str:
+    failed = "ends the run" if given.on_error == "raise" else "is written with its error"
+    if given.on_error != "raise" and given.max_error_rate is not None:
+        failed += f", and more than {given.max_error_rate:.0%} of them end the run"
+    restarts = given.recovery.max_engine_restarts
+    kept = (
+        "nothing is kept for a second run (--journal)"
+        if given.journal is None
+        else f"answers are kept in {given.journal}"
+    )
+    return f"a failed row {failed}; a dead engine is replaced, {restarts} times in a row at most; {kept}"
