@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from trunnion.errors import TrunnionError
 
+from .anthropic.handlers import count_tokens, messages
 from .auth import KeyRing
-from .call import Call, ClientGone, Scope, Send
+from .call import Call, ClientGone, Scope, Send, path_of
 from .chat import chat_completions
 from .completions import completions
 from .disconnects import DisconnectWatch, Receive
@@ -27,6 +28,7 @@ from .errors import internal_error, method_not_allowed, unknown_path
 from .listing import get_model, health, list_models, ready, version
 from .models import ModelDirectory, ModelHandle
 from .settings import HTTPSettings
+from .tokenizing import detokenize, tokenize
 
 logger = logging.getLogger("trunnion.http")
 
@@ -37,7 +39,11 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     "/v1/chat/completions": ("POST", chat_completions),
     "/v1/completions": ("POST", completions),
     "/v1/embeddings": ("POST", embeddings),
+    "/v1/messages": ("POST", messages),
+    "/v1/messages/count_tokens": ("POST", count_tokens),
     "/v1/models": ("GET", list_models),
+    "/tokenize": ("POST", tokenize),
+    "/detokenize": ("POST", detokenize),
     "/health": ("GET", health),
     "/ready": ("GET", ready),
     "/version": ("GET", version),
@@ -119,10 +125,7 @@ class App:
 
     async def _route(self, call: Call) -> None:
         scope = call.scope
-        path: str = scope["path"]
-        root = scope.get("root_path")
-        if root and path.startswith(root):
-            path = path[len(root) :]
+        path = path_of(scope)
         route = ROUTES.get(path) or ROUTES.get(path.rstrip("/"))
         if self._keys is not None and path not in _OPEN:
             self._keys.check(call.headers)

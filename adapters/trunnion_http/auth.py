@@ -20,9 +20,10 @@ class KeyRing:
 
     def check(self, headers: dict[bytes, bytes]) -> None:
         """Raise :class:`AuthenticationFailed` unless the request carries one of the keys."""
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        given = given.strip()
-        matches = [hmac.compare_digest(given, key) for key in self._keys]
-        if scheme.lower() != b"bearer" or not any(matches):
-            what = "the API key is wrong" if given else "an API key is needed"
-            raise AuthenticationFailed(f"{what}; send it as `Authorization: Bearer KEY`")
+        scheme, _, bearer = headers.get(b"authorization", b"").partition(b" ")
+        own = headers.get(b"x-api-key", b"").strip()  # where Anthropic's clients put it
+        given = [key for key in (bearer.strip() if scheme.lower() == b"bearer" else b"", own) if key]
+        matches = [hmac.compare_digest(one, key) for one in given for key in self._keys]
+        if not any(matches):
+            what = "the API key is wrong" if given or bearer else "an API key is needed"
+            raise AuthenticationFailed(f"{what}; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`")

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from trunnion.errors import TrunnionError
 
+from .anthropic.errors import encode_error as encode_anthropic_error
+from .anthropic.errors import is_anthropic
 from .disconnects import DisconnectWatch, Flight, Receive
 from .errors import body_too_large, body_too_slow, encode_error, error_headers
 from .settings import HTTPSettings
@@ -24,14 +26,38 @@ NO_BUFFER: Final = (b"x-accel-buffering", b"no")
 """Tells nginx not to hold the stream back."""
 
 
+def path_of(scope: Scope) -> str:
+    """Return the path under the place where the app is mounted."""
+    path: str = scope["path"]
+    root = scope.get("root_path")
+    return path[len(root) :] if root and path.startswith(root) else path
+
+
 class ClientGone(Exception):
     """The client hung up before its request was read."""
 
 
 class Call:
-    """Read the body of one request and answer it."""
+    """Read the body of one request and answer it.
 
-    __slots__ = ("client_id", "finished", "flight", "headers", "receive", "request_id", "scope", "send", "started")
+    Attributes:
+        also: Further headers of every response.
+        error_frame: Writes the event that tells of a failure after a stream began.
+    """
+
+    __slots__ = (
+        "also",
+        "client_id",
+        "error_frame",
+        "finished",
+        "flight",
+        "headers",
+        "receive",
+        "request_id",
+        "scope",
+        "send",
+        "started",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         self.scope = scope
@@ -43,6 +69,8 @@ class Call:
         self.flight: Flight | None = None
         self.started = False
         self.finished = False
+        self.also: Headers = []
+        self.error_frame: Callable[[TrunnionError], bytes] = error_frame
 
     async def body(self, settings: HTTPSettings) -> bytes:
         """Return the whole body.
@@ -89,7 +117,12 @@ class Call:
     async def answer(self, body: bytes, *, status: int = 200, headers: Headers | None = None) -> None:
         """Send a whole JSON response."""
         self.started = True
-        lines: Headers = [JSON, (b"content-length", b"%d" % len(body)), (b"x-request-id", self.request_id.encode())]
+        lines: Headers = [
+            JSON,
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", self.request_id.encode()),
+            *self.also,
+        ]
         if headers:
             lines += headers
         await self.send({"type": "http.response.start", "status": status, "headers": lines})
@@ -99,7 +132,7 @@ class Call:
     async def begin_stream(self) -> None:
         """Send the head of an event stream."""
         self.started = True
-        headers: Headers = [EVENT_STREAM, NO_CACHE, NO_BUFFER, (b"x-request-id", self.request_id.encode())]
+        headers: Headers = [EVENT_STREAM, NO_CACHE, NO_BUFFER, (b"x-request-id", self.request_id.encode()), *self.also]
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def end_stream(self, last: bytes) -> None:
@@ -112,7 +145,12 @@ class Call:
         if self.finished:
             return
         if self.started:
-            await self.end_stream(error_frame(error))
+            await self.end_stream(self.error_frame(error))
             return
         lines = error_headers(error)
-        await self.answer(encode_error(error), status=error.http_status, headers=lines + (headers or []))
+        if is_anthropic(path_of(self.scope)):
+            body = encode_anthropic_error(error, self.request_id)
+            self.also = [(b"request-id", self.request_id.encode())]
+        else:
+            body = encode_error(error)
+        await self.answer(body, status=error.http_status, headers=lines + (headers or []))

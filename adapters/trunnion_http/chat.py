@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from trunnion.completion import collect
 from trunnion.errors import InvalidArgument, UnsupportedFeature
@@ -13,7 +13,16 @@ from trunnion.requests import MessagesPrompt
 from .call import Call
 from .generation import build_request, check_choices, relay
 from .sse import ChatFrames
-from .wire import REFUSED, ChatBody, chat_response, chat_sampling, check_messages, check_tools, decode_chat
+from .wire import (
+    REFUSED,
+    ChatBody,
+    TokenizeBody,
+    chat_response,
+    chat_sampling,
+    check_messages,
+    check_tools,
+    decode_chat,
+)
 from .wire import stream_options as check_stream_options
 
 if TYPE_CHECKING:
@@ -45,7 +54,7 @@ async def chat_completions(app: App, call: Call) -> None:
     request = build_request(
         call,
         body,
-        _prompt(body),
+        chat_prompt(body, body.messages),
         sampling,
         model=model,
         adapter=adapter,
@@ -64,9 +73,10 @@ async def chat_completions(app: App, call: Call) -> None:
         await call.answer(chat_response(completion, response_id, created, model))
 
 
-def _prompt(body: ChatBody) -> MessagesPrompt:
+def chat_prompt(body: ChatBody | TokenizeBody, messages: list[dict[str, Any]]) -> MessagesPrompt:
+    """Return the conversation with what the body says of its chat template. Raises :class:`InvalidArgument`."""
     if _template_values(body) == _NO_TEMPLATE:
-        return MessagesPrompt(messages=body.messages)  # type: ignore[arg-type]
+        return MessagesPrompt(messages=messages)  # type: ignore[arg-type]
     going_on = bool(body.continue_final_message)
     opening = not going_on if body.add_generation_prompt is None else body.add_generation_prompt
     if going_on and opening:
@@ -77,7 +87,7 @@ def _prompt(body: ChatBody) -> MessagesPrompt:
         # Where a model knows efforts at all, its chat template reads them under this name.
         options = {"reasoning_effort": body.reasoning_effort, **(options or {})}
     return MessagesPrompt(
-        messages=body.messages,  # type: ignore[arg-type]
+        messages=messages,  # type: ignore[arg-type]
         add_generation_prompt=opening,
         continue_final_message=going_on,
         chat_template=body.chat_template,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final, Protocol
 
 from trunnion.errors import InternalError, InvalidArgument
 from trunnion.events import GenerateEvent
+from trunnion.formats import OutputFormat
 from trunnion.requests import GenerateRequest, MediaPart, Prompt, SamplingParams
 
 from .call import Call
 from .settings import HTTPSettings
-from .sse import Frames
 from .wire import ChatBody, GenerationBody, output_format
 
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
@@ -34,11 +34,52 @@ def build_request(
     chat: ChatBody | None = None,
 ) -> GenerateRequest:
     """Return the core request of a body."""
+    return compose(
+        call,
+        prompt,
+        sampling,
+        model=model,
+        adapter=adapter,
+        settings=settings,
+        request_id=request_id,
+        stream=bool(body.stream),
+        media=media,
+        tools=() if chat is None or not chat.tools else tuple(chat.tools),
+        tool_choice=None if chat is None else chat.tool_choice,
+        parallel_tool_calls=None if chat is None else chat.parallel_tool_calls,
+        output_format=output_format(body),
+        session=None if chat is None else chat.prompt_cache_key,
+        priority=body.priority or 0,
+        cache_salt=body.cache_salt,
+        extra=body.extra,
+    )
+
+
+def compose(
+    call: Call,
+    prompt: Prompt,
+    sampling: SamplingParams,
+    *,
+    model: str,
+    adapter: str | None,
+    settings: HTTPSettings,
+    request_id: str,
+    stream: bool,
+    media: tuple[MediaPart, ...] = (),
+    tools: tuple[Mapping[str, Any], ...] = (),
+    tool_choice: str | Mapping[str, Any] | None = None,
+    parallel_tool_calls: bool | None = None,
+    output_format: OutputFormat | None = None,
+    session: str | None = None,
+    priority: int = 0,
+    cache_salt: str | None = None,
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+) -> GenerateRequest:
+    """Return the core request of what a body says and of what stands beside it: trace, session and time limit."""
     headers = call.headers
     trace = None
     if b"traceparent" in headers:
         trace = {key: headers[name].decode("latin-1") for name, key in _TRACE if name in headers}
-    session = None if chat is None else chat.prompt_cache_key
     if session is None and b"x-session-id" in headers:
         session = headers[b"x-session-id"].decode("latin-1")
     timeout = settings.request_timeout
@@ -47,19 +88,19 @@ def build_request(
         request_id=request_id,
         sampling=sampling,
         media=media,
-        tools=() if chat is None or not chat.tools else tuple(chat.tools),
-        tool_choice=None if chat is None else chat.tool_choice,
-        parallel_tool_calls=None if chat is None else chat.parallel_tool_calls,
-        output_format=output_format(body),
-        delivery="delta" if body.stream else "final",
+        tools=tools,
+        tool_choice=tool_choice,
+        parallel_tool_calls=parallel_tool_calls,
+        output_format=output_format,
+        delivery="delta" if stream else "final",
         model=model,
         adapter=adapter,
-        priority=body.priority or 0,
+        priority=priority,
         deadline=None if timeout is None else time.time() + timeout,
         session=session,
-        cache_salt=body.cache_salt,
+        cache_salt=cache_salt,
         trace=trace,
-        extra=body.extra,
+        extra=extra,
     )
 
 
@@ -70,7 +111,19 @@ def check_choices(choices: int, settings: HTTPSettings, param: str) -> None:
         raise InvalidArgument(msg, param=param)
 
 
-async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames: Frames) -> None:
+class StreamFrames(Protocol):
+    """Write one stream in a wire format, as :class:`trunnion_http.sse.Frames` does."""
+
+    def feed(self, event: GenerateEvent) -> bytes:
+        """Return the bytes of one event; empty if it has nothing for the client."""
+        ...
+
+    def end(self, event: GenerateEvent) -> bytes:
+        """Return what ends the stream; ``event`` is the last one, which was fed before."""
+        ...
+
+
+async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames: StreamFrames) -> None:
     """Stream the events, one send for each.
 
     The response begins with the first event, so that a refusal still has its status. The last event waits for the

@@ -9,16 +9,21 @@ from trunnion.errors import TrunnionError
 from trunnion.pipeline import Pipeline
 from trunnion.requests import Prompt
 
+from .tokenizer import PipelineTokenizer
+
 
 class PipelineModel:
     """Wrap a :class:`trunnion.Pipeline` as a model handle. The pipeline is started and stopped by whoever made it."""
 
-    __slots__ = ("generate", "name", "pipeline")
+    __slots__ = ("detokenize", "generate", "name", "pipeline", "tokenize")
 
     def __init__(self, name: str, pipeline: Pipeline) -> None:
         self.name = name
         self.pipeline = pipeline
         self.generate = pipeline.generate  # bound once: no layer of our own between the pipeline and the socket
+        tokenizer = PipelineTokenizer(pipeline)
+        self.tokenize = tokenizer.tokenize
+        self.detokenize = tokenizer.detokenize
 
     @property
     def info(self) -> EngineInfo | None:

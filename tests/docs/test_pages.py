@@ -12,6 +12,7 @@ from doc_pages import ROOT, blocks, commands, environment, follow
 DOCS = ROOT / "docs"
 RUN = [
     pytest.param("write-a-plugin.md", marks=pytest.mark.slow),
+    pytest.param("http.md", marks=pytest.mark.slow),
     pytest.param("index.md", marks=pytest.mark.engine),
     pytest.param("batch.md", marks=[pytest.mark.long, pytest.mark.engine, pytest.mark.ray]),
     pytest.param("serving.md", marks=[pytest.mark.long, pytest.mark.engine, pytest.mark.ray]),

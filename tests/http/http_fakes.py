@@ -27,6 +27,8 @@ class FakeModel:
         self.die_after = behaviour.pop("die_after", None)  # (events, exception)
         self.tool_call = behaviour.pop("tool_call", None)  # (name, [argument pieces])
         self.reasoning = behaviour.pop("reasoning", None)
+        self.finish = behaviour.pop("finish", "stop")
+        self.stopped_by = behaviour.pop("stopped_by", None)
         self.truncated = behaviour.pop("truncated", False)
         self.unhealthy = behaviour.pop("unhealthy", None)
         assert not behaviour, behaviour
@@ -70,7 +72,8 @@ class FakeModel:
             yield GenerateEvent(choices=choices)
         if self.truncated:
             return
-        calls = [ChoiceDelta(index=i, finish_reason="tool_calls" if self.tool_call else "stop") for i in range(n)]
+        reason = "tool_calls" if self.tool_call else self.finish
+        calls = [ChoiceDelta(index=i, finish_reason=reason, stop_reason=self.stopped_by) for i in range(n)]
         if self.tool_call:
             name, parts = self.tool_call
             yield GenerateEvent(
@@ -132,7 +135,7 @@ class RunningServer:
 
     def __enter__(self):
         self.thread.start()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not self.server.started:
             assert self.thread.is_alive(), "the server died at its start"
             assert time.monotonic() < end, "the server did not start in time"

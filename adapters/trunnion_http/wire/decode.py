@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from trunnion.errors import InvalidArgument
 
-from .requests import ChatBody, CompletionBody, EmbeddingBody
+from .requests import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -40,13 +40,25 @@ def decoder(body: type[T]) -> Callable[[bytes], T]:
     return checked
 
 
-def _invalid(complaint: str, known: tuple[str, ...]) -> InvalidArgument:
+def convert(value: Any, kind: type[T], where: str) -> T:
+    """Return a decoded part of a body as ``kind``. Raises :class:`InvalidArgument`; ``param`` begins with ``where``."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        known = tuple(f.encode_name for f in msgspec.structs.fields(kind))
+        raise _invalid(str(error), known, where) from error
+
+
+def _invalid(complaint: str, known: tuple[str, ...], where: str = "") -> InvalidArgument:
     match = _AT.match(complaint)
     what, path = (match["what"], match["path"] or "") if match else (complaint, "")
     param = path.removeprefix("$").removeprefix(".").replace("[...]", "")
+    plain = not param
+    if where:
+        param = f"{where}.{param}" if param else where
     if unknown := _UNKNOWN.match(what):
         param = f"{param}.{unknown[1]}" if param else unknown[1]
-        near = difflib.get_close_matches(unknown[1], known, n=1) if param == unknown[1] else []
+        near = difflib.get_close_matches(unknown[1], known, n=1) if plain else []
         hint = f"did you mean {near[0]!r}?" if near else "remove it"
         return InvalidArgument(f"unrecognized request argument: {param}; {hint}", param=param)
     if missing := _MISSING.match(what):
@@ -61,3 +73,5 @@ def _invalid(complaint: str, known: tuple[str, ...]) -> InvalidArgument:
 decode_chat: Final = decoder(ChatBody)
 decode_completion: Final = decoder(CompletionBody)
 decode_embedding: Final = decoder(EmbeddingBody)
+decode_tokenize: Final = decoder(TokenizeBody)
+decode_detokenize: Final = decoder(DetokenizeBody)

@@ -142,6 +142,29 @@ class EmbeddingBody(Struct, forbid_unknown_fields=True, kw_only=True):
     user: str | None = None
 
 
+class TokenizeBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Hold a ``/tokenize`` body: a prompt or messages."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+
+
+class DetokenizeBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Hold a ``/detokenize`` body."""
+
+    tokens: list[TokenId]
+    model: str | None = None
+
+
 REFUSED: Final = {
     "audio": "this server answers in text",
     "functions": "use tools",

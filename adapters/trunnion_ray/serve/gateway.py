@@ -21,7 +21,17 @@ from .topology import describe_gateway
 
 _log = logging.getLogger("trunnion.serve")
 
-RELAYED: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+RELAYED: Final = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/tokenize",
+        "/detokenize",
+    }
+)
 """Paths whose requests go to the model's replica."""
 _BODY: Final = "http.response.body"
 _PREFIX_BYTES: Final = 16_384
