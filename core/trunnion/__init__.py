@@ -10,6 +10,7 @@ from .completion import Completion, CompletionChoice, ToolCall, collect
 from .deprecation import PluginApiDeprecated, TrunnionDeprecationWarning
 from .engine import (
     AdapterRef,
+    Classification,
     Classifies,
     Embedding,
     Embeds,
@@ -23,6 +24,7 @@ from .engine import (
     Relays,
     ReportsLoad,
     ResetsCache,
+    Score,
     Scores,
     Sleeps,
     TokenizerRef,
@@ -82,6 +84,7 @@ __all__ = [
     "ChatMessage",
     "Choice",
     "ChoiceDelta",
+    "Classification",
     "Classifies",
     "Completion",
     "CompletionChoice",
@@ -139,6 +142,7 @@ __all__ = [
     "Router",
     "RouterPlugin",
     "SamplingParams",
+    "Score",
     "Scores",
     "Sleeps",
     "Source",

@@ -132,21 +132,42 @@ class Embeds(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Hold how well one text answers the query, and what it cost: the tokens of query and text."""
+
+    value: float
+    usage: Usage
+
+
 @runtime_checkable
 class Scores(Protocol):
     """Score how well texts answer a query (``scores/1``)."""
 
-    async def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Return one score per text, in order; higher is better."""
+    async def score(self, query: str, texts: Sequence[str]) -> Sequence[Score | float]:
+        """Return one score per text, in order; higher is better. A bare number counts no tokens."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """Hold the probability of each label for one prompt, in the model's order, and what it cost."""
+
+    probabilities: Mapping[str, float]
+    usage: Usage
+
+    @property
+    def label(self) -> str:
+        """Return the most probable label."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
 @runtime_checkable
 class Classifies(Protocol):
     """Classify prompts (``classifies/1``)."""
 
-    async def classify(self, prompts: Sequence[Prompt]) -> list[Mapping[str, float]]:
-        """Return the probability of each label, per prompt."""
+    async def classify(self, prompts: Sequence[Prompt]) -> Sequence[Classification | Mapping[str, float]]:
+        """Return the probability of each label, per prompt, in order. A bare mapping counts no tokens."""
         ...
 
 

@@ -14,9 +14,10 @@ from typing import Final
 from ._flow import transduce, until
 from ._local_files import must_fetch, with_local_files
 from ._media_gate import MediaGate
+from ._pooling import Pooling
 from .completion import Completion, collect
-from .engine import Embedding, Embeds, Engine, EngineInfo, LoadReport, ReportsLoad
-from .errors import Cancelled, ConfigError, InternalError, TrunnionError, UnsupportedFeature
+from .engine import Classification, Embedding, Engine, EngineInfo, LoadReport, ReportsLoad, Score
+from .errors import Cancelled, ConfigError, InternalError, TrunnionError
 from .events import GenerateEvent, Usage
 from .explain import explain
 from .fetch import OnProgress
@@ -274,19 +275,27 @@ class Pipeline:
         self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
     ) -> list[Embedding]:
         """Embed prompts. Raises :class:`UnsupportedFeature` if the engine or its model cannot."""
-        info = self.info
-        if "embeds/1" not in info.capabilities.protocols or not isinstance(self.engine, Embeds):
-            raise UnsupportedFeature(
-                f"engine {info.engine!r} with model {info.model!r} makes no embeddings; serve an embedding model",
-                param="model",
-            )
-        try:
-            return await self.engine.embed(prompts, dimensions=dimensions, adapter=adapter)
-        except TrunnionError:
-            raise
-        except Exception as error:
-            message = f"{self._engine_name} raised {type(error).__name__}, not an error of trunnion.errors: {error}"
-            raise InternalError(message) from error
+        return await self._pooling.embed(prompts, dimensions=dimensions, adapter=adapter)
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Score how well each text answers the query, in order; higher is better.
+
+        Raises:
+            UnsupportedFeature: The engine or its model cannot.
+        """
+        return await self._pooling.score(query, texts)
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probability of each label, per prompt, in order.
+
+        Raises:
+            UnsupportedFeature: The engine or its model cannot.
+        """
+        return await self._pooling.classify(prompts)
+
+    @property
+    def _pooling(self) -> Pooling:
+        return Pooling(self.engine, self.info)
 
 
 def _characters(prompt: Prompt) -> int:

@@ -495,3 +495,36 @@ async def test_embeddings():
         assert len(await pipeline.embed([fake.TOKENS] * 2)) == 2
         with pytest.raises(InternalError, match="KeyError"):
             await pipeline.embed([fake.TOKENS], dimensions=0)
+
+
+async def test_scores_and_labels():
+    usage = t.Usage(prompt_tokens=3, completion_tokens=0)
+
+    class Both(FakeEngine):
+        async def score(self, query, texts):
+            if query == "short":
+                return [1.0]
+            return [t.Score(value=0.5, usage=usage), *[float(len(text)) for text in texts[1:]]]
+
+        async def classify(self, prompts):
+            if len(prompts) == 1:
+                raise KeyError("oops")
+            return [t.Classification(probabilities={"a": 0.25, "b": 0.75}, usage=usage), {"a": 1}]
+
+    with pytest.raises(UnsupportedFeature, match="cross-encoder") as refused:
+        async with opened(FakeEngine()) as pipeline:
+            await pipeline.score("q", ["x"])
+    assert (refused.value.param, refused.value.details["feature"]) == ("model", "scores/1")
+    with pytest.raises(UnsupportedFeature, match="classification model"):
+        async with opened(Both()) as pipeline:  # it could, and does not declare it
+            await pipeline.classify([fake.TOKENS])
+    engine = Both(capabilities=t.Capabilities(protocols=frozenset({"scores/1", "classifies/1"})))
+    async with opened(engine) as pipeline:
+        first, second = await pipeline.score("q", ["x", "four"])
+        assert (first.value, first.usage, second.value, second.usage.prompt_tokens) == (0.5, usage, 4.0, 0)
+        one, other = await pipeline.classify([fake.TOKENS] * 2)
+        assert (one.label, one.usage, other.probabilities) == ("b", usage, {"a": 1.0})
+        with pytest.raises(InternalError, match="2 inputs with 1 scores"):
+            await pipeline.score("short", ["x", "y"])
+        with pytest.raises(InternalError, match="KeyError"):
+            await pipeline.classify([fake.TOKENS])

@@ -67,6 +67,12 @@ class EngineSuite(
 
     @pytest.fixture(scope="class")
     @classmethod
+    def classifier(cls) -> EngineSpec | None:
+        """Return the spec of a model that classifies, where ``engine`` does not."""
+        return None
+
+    @pytest.fixture(scope="class")
+    @classmethod
     def narrow(cls) -> EngineSpec | None:
         """Return the spec of the engine set to run one request at a time; needed where priority is declared yes."""
         return None
@@ -114,6 +120,18 @@ class EngineSuite(
             yield None
             return
         mount = Mount(embedding, patience=self.patience)
+        try:
+            yield mount.ready()
+        finally:
+            mount.close()
+
+    @pytest.fixture
+    def classifier_mount(self, classifier: EngineSpec | None) -> Iterator[Mount | None]:
+        """Return a started model that classifies; None where the suite gives none."""
+        if classifier is None:
+            yield None
+            return
+        mount = Mount(classifier, patience=self.patience)
         try:
             yield mount.ready()
         finally:

@@ -11,14 +11,12 @@ import pytest
 
 from trunnion.engine import (
     AdapterRef,
-    Classifies,
     Embedding,
     Embeds,
     EmitsKVEvents,
     HotAdapters,
     Relays,
     ResetsCache,
-    Scores,
     Sleeps,
 )
 from trunnion.errors import AdapterNotFound, TrunnionError, UnsupportedFeature
@@ -173,16 +171,29 @@ class ExtraChecks(Suite):
         else:
             assert len(short[0].vector) == 2
 
-    def test_scores_and_labels(self, mounted: Mount) -> None:
-        """One score per text, and one mapping of labels to probabilities per prompt."""
-        if self._declares(mounted, "scores/1"):
-            scores = mounted.run(cast("Scores", mounted.engine).score(_TEXTS[0], _TEXTS))
-            assert len(scores) == len(_TEXTS)
-            assert math.isclose(scores[0], scores[2], abs_tol=1e-3)
-        if self._declares(mounted, "classifies/1"):
-            prompts: list[Prompt] = [TextPrompt(text=text) for text in _TEXTS]
-            labels = mounted.run(cast("Classifies", mounted.engine).classify(prompts))
-            assert all(math.isclose(sum(one.values()), 1.0, abs_tol=0.01) for one in labels)
+    def test_scores(self, embedding_mount: Mount | None, mounted: Mount) -> None:
+        """One score per text, in order, equal for equal texts; an engine that scores nothing says so."""
+        mount = embedding_mount or mounted
+        if not self._declares(mount, "scores/1"):
+            with pytest.raises(UnsupportedFeature):
+                mount.run(mount.pipeline.score(_TEXTS[0], _TEXTS))
+            return
+        same, other, again = mount.run(mount.pipeline.score(_TEXTS[0], _TEXTS))
+        assert math.isclose(same.value, again.value, abs_tol=1e-3)
+        assert not math.isclose(same.value, other.value, abs_tol=1e-6)
+
+    def test_labels(self, classifier_mount: Mount | None, mounted: Mount) -> None:
+        """The probabilities of a prompt's labels add up; an engine that classifies nothing says so."""
+        mount, prompts = classifier_mount or mounted, [TextPrompt(text=text) for text in _TEXTS]
+        if not self._declares(mount, "classifies/1"):
+            with pytest.raises(UnsupportedFeature):
+                mount.run(mount.pipeline.classify(prompts))
+            return
+        first, other, same = mount.run(mount.pipeline.classify(prompts))
+        assert list(first.probabilities) == list(other.probabilities), "labels come in one order"
+        assert all(math.isclose(sum(one.probabilities.values()), 1.0, abs_tol=0.01) for one in (first, other))
+        pairs = zip(first.probabilities.values(), same.probabilities.values(), strict=True)
+        assert all(math.isclose(a, b, abs_tol=1e-3) for a, b in pairs)
 
     def test_a_relay_raises_error_statuses(self, mounted: Mount) -> None:
         """What the endpoint refuses is an error of the tree, whatever its body."""

@@ -1,0 +1,78 @@
+"""Ask a started engine for vectors, scores and labels, and hold it to what the protocols say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from .engine import Classification, Classifies, Embedding, Embeds, Engine, EngineInfo, Score, Scores
+from .errors import InternalError, TrunnionError, UnsupportedFeature
+from .events import Usage
+from .requests import Prompt
+
+P = TypeVar("P")
+
+_UNCOUNTED: Final = Usage(prompt_tokens=0, completion_tokens=0)
+
+
+class Pooling:
+    """Reach what one engine makes of prompts besides text."""
+
+    def __init__(self, engine: Engine, info: EngineInfo) -> None:
+        self._engine = engine
+        self._info = info
+
+    async def embed(self, prompts: Sequence[Prompt], *, dimensions: int | None, adapter: str | None) -> list[Embedding]:
+        """Return one embedding per prompt."""
+        engine = self._needed(Embeds, "embeds/1", "makes no embeddings; serve an embedding model")  # type: ignore[type-abstract]
+        with self._foreign_errors():
+            made = await engine.embed(prompts, dimensions=dimensions, adapter=adapter)
+        return list(self._one_each(made, prompts, "vectors"))
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Return one score per text."""
+        engine = self._needed(Scores, "scores/1", "scores no texts; serve an embedding model or a cross-encoder")  # type: ignore[type-abstract]
+        with self._foreign_errors():
+            made = await engine.score(query, texts)
+            return [
+                one if isinstance(one, Score) else Score(value=float(one), usage=_UNCOUNTED)
+                for one in self._one_each(made, texts, "scores")
+            ]
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probabilities of the labels per prompt."""
+        engine = self._needed(Classifies, "classifies/1", "classifies nothing; serve a sequence classification model")  # type: ignore[type-abstract]
+        with self._foreign_errors():
+            made = await engine.classify(prompts)
+            return [
+                one
+                if isinstance(one, Classification)
+                else Classification(probabilities={str(k): float(v) for k, v in one.items()}, usage=_UNCOUNTED)
+                for one in self._one_each(made, prompts, "classifications")
+            ]
+
+    def _needed(self, protocol: type[P], name: str, lacking: str) -> P:
+        info, engine = self._info, self._engine
+        if name not in info.capabilities.protocols or not isinstance(engine, protocol):
+            why = info.capabilities.reasons.get(name)
+            message = f"engine {info.engine!r} with model {info.model!r} {lacking}" + (f" ({why})" if why else "")
+            raise UnsupportedFeature(message, param="model", details={"engine": info.engine, "feature": name})
+        return engine
+
+    @contextmanager
+    def _foreign_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except TrunnionError:
+            raise
+        except Exception as error:
+            message = (
+                f"engine {self._info.engine!r} raised {type(error).__name__}, not an error of trunnion.errors: {error}"
+            )
+            raise InternalError(message) from error
+
+    def _one_each(self, made: Sequence[P], asked: Sized, what: str) -> Sequence[P]:
+        if len(made) != len(asked):
+            raise InternalError(f"engine {self._info.engine!r} answered {len(asked)} inputs with {len(made)} {what}")
+        return made
