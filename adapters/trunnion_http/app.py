@@ -27,6 +27,7 @@ from .embeddings import embeddings
 from .errors import internal_error, method_not_allowed, unknown_path
 from .listing import get_model, health, list_models, ready, version
 from .models import ModelDirectory, ModelHandle
+from .responses.handlers import responses
 from .settings import HTTPSettings
 from .tokenizing import detokenize, tokenize
 
@@ -41,6 +42,7 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     "/v1/embeddings": ("POST", embeddings),
     "/v1/messages": ("POST", messages),
     "/v1/messages/count_tokens": ("POST", count_tokens),
+    "/v1/responses": ("POST", responses),
     "/v1/models": ("GET", list_models),
     "/tokenize": ("POST", tokenize),
     "/detokenize": ("POST", detokenize),

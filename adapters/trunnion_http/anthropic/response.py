@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from trunnion.completion import Completion, ToolCall
+from trunnion.completion import Completion, CompletionChoice, ToolCall
 from trunnion.errors import InternalError
 from trunnion.events import FinishReason, Usage
 
@@ -22,7 +22,7 @@ def message_json(
     completion: Completion, message_id: str, model: str, *, max_tokens: int, stops: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return a whole message. Raises :class:`InternalError` where a tool call's arguments are no JSON object."""
-    choice, usage = completion.choices[0], completion.usage
+    choice, usage = completion.choices[0] if completion.choices else CompletionChoice(), completion.usage
     assert usage is not None, "collect() raises without one"
     content: list[dict[str, Any]] = []
     if choice.reasoning:

@@ -28,6 +28,7 @@ RELAYED: Final = frozenset(
         "/v1/embeddings",
         "/v1/messages",
         "/v1/messages/count_tokens",
+        "/v1/responses",
         "/tokenize",
         "/detokenize",
     }
@@ -46,6 +47,7 @@ class _Peek(msgspec.Struct):
     stream: bool | None = None
     messages: msgspec.Raw = msgspec.Raw(b"")
     prompt: msgspec.Raw = msgspec.Raw(b"")
+    input: msgspec.Raw = msgspec.Raw(b"")
     prompt_cache_key: str | None = None
 
 
@@ -120,7 +122,7 @@ class GatewayApp:
             model=handle.name,
             adapter=adapter,
             session=session,
-            prefix=bytes(peek.messages or peek.prompt)[:_PREFIX_BYTES].decode("utf-8", "replace"),
+            prefix=bytes(peek.messages or peek.prompt or peek.input)[:_PREFIX_BYTES].decode("utf-8", "replace"),
         )
         scope = call.scope
         request = RelayedRequest(
