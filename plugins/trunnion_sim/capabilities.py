@@ -45,6 +45,8 @@ CAPABILITIES: Final = Capabilities.of(
     prompts=("messages", "text", "token_ids"),
     protocols=(
         "embeds/1",
+        "scores/1",
+        "classifies/1",
         "hot_adapters/1",
         "resets_cache/1",
         "reports_load/1",

@@ -83,6 +83,11 @@ class SimConfig(PluginConfig):
     )
     tool_calls: int = Field(1, ge=1, description="Calls made where tools are given; one if no parallel ones may be.")
     embedding_size: int = Field(64, ge=1, le=8192, description="Dimensions of an embedding.")
+    labels: tuple[str, ...] = Field(
+        ("negative", "neutral", "positive"),
+        min_length=1,
+        description="Labels of a classification; a prompt leans towards those whose words it has.",
+    )
     tokenizer: str | None = Field(
         None,
         description="Path of a tokenizer: the engine then takes token ids alone and returns ids the stages decode.",

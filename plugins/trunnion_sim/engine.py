@@ -12,6 +12,7 @@ from typing import Any, Final
 from trunnion import (
     AdapterRef,
     ChoiceDelta,
+    Classification,
     Embedding,
     EngineInfo,
     GenerateEvent,
@@ -19,7 +20,9 @@ from trunnion import (
     KVLayout,
     LoadReport,
     Prompt,
+    Score,
     StartupStage,
+    TextPrompt,
     TokenizerRef,
     Usage,
 )
@@ -37,7 +40,8 @@ from .capabilities import narrowed
 from .clock import WallClock
 from .config import SimConfig
 from .core import SimCore
-from .embedding import embed
+from .embedding import classify, cosine, embed
+from .faults import BREAKS
 from .intake import Intake, check_length
 from .jobs import CoreEvent, Job
 from .kv_blocks import HASH
@@ -279,21 +283,68 @@ class SimEngine:
         return list(await asyncio.gather(*(self._embed(clock, prompt, dimensions, adapter) for prompt in prompts)))
 
     async def _embed(self, clock: WallClock, prompt: Prompt, dimensions: int | None, adapter: str | None) -> Embedding:
-        config = self._config
         text = prompt_text(prompt)
         ids = prompt_token_ids(prompt, text)
-        check_length(len(ids), 0, config.max_model_len)
-        seed = f"{config.seed}/{adapter}"
-        vector = embed(ids, size=config.embedding_size, dimensions=dimensions, seed=seed)
-        job = Job(prompt=len(ids), output=0, adapter=adapter, owner=_Reader())
+        vector = self._vector(ids, dimensions, adapter)
+        return Embedding(vector=vector, usage=await self._pass(clock, text, len(ids), adapter))
+
+    def _vector(self, ids: Sequence[int], dimensions: int | None = None, adapter: str | None = None) -> list[float]:
+        config = self._config
+        return embed(ids, size=config.embedding_size, dimensions=dimensions, seed=f"{config.seed}/{adapter}")
+
+    async def _pass(self, clock: WallClock, text: str, tokens: int, adapter: str | None = None) -> Usage:
+        """Take the time of a prompt that makes no text, and meet its fault. Returns what it cost."""
+        rule = self._intake.strike(text, clock.now)
+        check_length(tokens, 0, self._config.max_model_len)
+        slow = rule.factor if rule is not None and rule.kind == "slow" else 1.0
+        job = Job(prompt=tokens, output=0, adapter=adapter, slow=slow, owner=_Reader())
         self._enter(job, clock)
         try:
             await self._reach(job, 1)
             if self._stopped:
                 raise self._end()
+            if rule is not None and rule.kind in BREAKS:
+                await self._strike(job, rule.kind)
         finally:
             self._leave(job)
-        return Embedding(vector=vector, usage=Usage(prompt_tokens=len(ids), completion_tokens=0))
+        return Usage(prompt_tokens=tokens, completion_tokens=0)
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Return the cosine of the query's and each text's embedding: 1 for the same words, around 0 for others.
+
+        Raises:
+            ContextOverflow: Query and text do not fit.
+        """
+        clock = self._alive()
+        asked = self._words(query)
+        return list(await asyncio.gather(*(self._score(clock, query, asked, text) for text in texts)))
+
+    async def _score(self, clock: WallClock, query: str, asked: Sequence[int], text: str) -> Score:
+        ids = self._words(text)
+        usage = await self._pass(clock, f"{query}\n{text}", len(asked) + len(ids))
+        return Score(value=cosine(self._vector(asked), self._vector(ids)), usage=usage)
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probabilities of ``labels`` per prompt; one that has a label's word leans towards it.
+
+        Raises:
+            ContextOverflow: A prompt does not fit.
+        """
+        clock = self._alive()
+        labels = {label: self._vector(self._words(label)) for label in self._config.labels}
+        return list(await asyncio.gather(*(self._classify(clock, prompt, labels) for prompt in prompts)))
+
+    async def _classify(
+        self, clock: WallClock, prompt: Prompt, labels: Mapping[str, Sequence[float]]
+    ) -> Classification:
+        text = prompt_text(prompt)
+        ids = prompt_token_ids(prompt, text)
+        usage = await self._pass(clock, text, len(ids))
+        return Classification(probabilities=classify(self._vector(ids), labels), usage=usage)
+
+    @staticmethod
+    def _words(text: str) -> Sequence[int]:
+        return prompt_token_ids(TextPrompt(text=text), text)
 
     async def load_adapter(self, adapter: AdapterRef) -> None:
         """Take an adapter and bring it into memory, which takes ``lora_load_seconds``. Idempotent for the same path.

@@ -41,6 +41,15 @@ class Intake:
         self._numbers = itertools.count()
         self._hold = config.instant
 
+    def strike(self, text: str, now: float) -> FaultRule | None:
+        """Return the fault that the next request meets. Raises :class:`Overloaded` if it is to be refused."""
+        if not self._faults:
+            return None
+        rule = self._faults.strike(text, next(self._numbers), now)
+        if rule is not None and rule.kind == "refuse":
+            raise Overloaded("the simulated engine refuses this request on demand", retry_after=1.0)
+        return rule
+
     def take(self, request: GenerateRequest, now: float, owner: Any) -> Taken:
         """Return the job of a request.
 
@@ -54,11 +63,7 @@ class Intake:
             name = next(iter(extra))
             raise InvalidArgument(f"extra['sim'] has no field {name!r}; it has none", param=f"extra.sim.{name}")
         text = prompt_text(request.prompt)
-        rule = None
-        if self._faults:
-            rule = self._faults.strike(text, next(self._numbers), now)
-            if rule is not None and rule.kind == "refuse":
-                raise Overloaded("the simulated engine refuses this request on demand", retry_after=1.0)
+        rule = self.strike(text, now)
         prompt_tokens = count_prompt_tokens(request.prompt, text)
         check_length(prompt_tokens, request.sampling.max_tokens or 1, config.max_model_len)
         malformed = rule is not None and rule.kind == "malformed"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sim_lab import ask, run, sim, text_of
 
 import trunnion as t
-from trunnion.errors import InvalidArgument, UnsupportedFeature
+from trunnion.errors import ContextOverflow, EngineDead, InvalidArgument, Overloaded, Transient, UnsupportedFeature
 from trunnion_sim.distribution import RATIO, rank_table
 from trunnion_sim.embedding import embed
 from trunnion_sim.json_value import json_value
@@ -337,6 +337,46 @@ def test_an_embedding_depends_on_seed_and_tokens():
     made = [embed(ids, size=8, dimensions=None, seed=seed) for ids, seed in (((1,), "a"), ((2,), "a"), ((1,), "b"))]
     assert len({tuple(vector) for vector in made}) == 3
     assert embed((1,), size=8, dimensions=None, seed="a") == made[0]
+
+
+# --- scores and labels
+
+
+async def test_scores_are_higher_for_texts_that_share_words():
+    async with sim() as engine:
+        same, near, far = await engine.score("where is the cat", ["where is the cat", "the cat is here", "stock falls"])
+        again = await engine.score("where is the cat", ["stock falls"])
+    async with sim(seed=1) as engine:
+        other = await engine.score("where is the cat", ["stock falls"])
+    assert same.value == pytest.approx(1.0)
+    assert same.value > near.value > far.value == again[0].value != other[0].value
+    assert far.usage == t.Usage(prompt_tokens=6, completion_tokens=0)
+
+
+async def test_labels_follow_their_words():
+    prompts = [t.TextPrompt(text=f"a {label} day") for label in ("bad", "good", "good")]
+    async with sim(labels=("good", "bad")) as engine:
+        bad, good, again = await engine.classify(prompts)
+    assert (bad.label, good.label) == ("bad", "good")
+    assert list(bad.probabilities) == ["good", "bad"]
+    assert sum(bad.probabilities.values()) == pytest.approx(1.0)
+    assert good == again
+    assert good.usage.prompt_tokens == 3
+
+
+async def test_embeddings_scores_and_labels_meet_faults():
+    async with sim(faults=[{"kind": "refuse", "marker": "no"}, {"kind": "die", "marker": "break"}]) as engine:
+        with pytest.raises(Overloaded):
+            await engine.embed([t.TextPrompt(text="no")])
+        with pytest.raises(Transient):
+            await engine.score("break", ["x"])
+        assert len(await engine.classify([t.TextPrompt(text="yes")])) == 1
+    async with sim(fault="crash") as engine:
+        with pytest.raises(EngineDead):
+            await engine.classify([t.TextPrompt(text="x")])
+    async with sim(max_model_len=4) as engine:
+        with pytest.raises(ContextOverflow):
+            await engine.score("two words", ["three more words"])
 
 
 @settings(max_examples=50, deadline=None)
