@@ -24,7 +24,6 @@ from .events import EventReader
 from .flight import Flight
 from .gate import Gate
 from .limits import Limits, Quota, Spent, estimate
-from .pool import Pools
 from .retry import RetryBudget
 from .sse import ErrorData, EventSplitter
 from .wire import ModelList, decode, models_decoder
@@ -56,7 +55,8 @@ class Http:
         if not ours:  # what the environment says of OpenAI's account is nobody else's business
             for name in ("OpenAI-Organization", "OpenAI-Project"):
                 self._headers.setdefault(name, _openai.OMIT)
-        self._pools = Pools(config, key)
+        self._http = _openai.make_http(config)
+        self._clients = {url: _openai.make_client(url, self._http, key, config) for url in config.base_urls}
         weights = config.weights or (1.0,) * len(config.base_urls)
         self._endpoints = Endpoints(
             [
@@ -90,11 +90,11 @@ class Http:
         """Return the error of the tree for what was raised while an endpoint was spoken to."""
         return _openai.failure(error, endpoint.url, adapter=adapter)
 
-    async def _post(
-        self, client: Any, endpoint: Endpoint, spent: Spent, wire: WireRequest, headers: Mapping[str, Any]
-    ) -> Any:
+    async def _post(self, endpoint: Endpoint, spent: Spent, wire: WireRequest, headers: Mapping[str, Any]) -> Any:
         try:
-            response = await _openai.post(client, wire.path, wire.body, {**self._headers, **headers})
+            response = await _openai.post(
+                self._clients[endpoint.url], wire.path, wire.body, {**self._headers, **headers}
+            )
         except Exception as error:
             endpoint.quota.heard(spent, _openai.headers_of(error))
             raise
@@ -108,13 +108,12 @@ class Http:
         """
         endpoint.in_flight += 1
         try:
-            with self._pools.client(endpoint.url) as client:
-                response = await self._post(client, endpoint, spent, wire, headers)
-                try:
-                    data: bytes = await response.aread()
-                finally:
-                    await response.aclose()
-                return data
+            response = await self._post(endpoint, spent, wire, headers)
+            try:
+                data: bytes = await response.aread()
+            finally:
+                await response.aclose()
+            return data
         finally:
             endpoint.in_flight -= 1
 
@@ -134,10 +133,8 @@ class Http:
         endpoint.in_flight += 1
         response: Any = None
         reader = self.reader(request, wire, endpoint.url + wire.path)
-        lent = contextlib.ExitStack()
         try:
-            client = lent.enter_context(self._pools.client(endpoint.url))
-            response = await flight.wait(self._post, client, endpoint, spent, wire, headers)
+            response = await flight.wait(self._post, endpoint, spent, wire, headers)
             kind = response.headers.get("content-type", "")
             if kind.startswith(("application/json", "text/html")):  # an error, or an endpoint that knows no streams
                 last = reader.whole(await flight.wait(response.aread))
@@ -147,10 +144,9 @@ class Http:
                         yield event
                 last = reader.end()
         finally:
-            with lent:
-                if response is not None:
-                    await response.aclose()
             endpoint.in_flight -= 1
+            if response is not None:
+                await response.aclose()
         yield last
 
     async def _events(self, flight: Flight, response: Any, reader: EventReader) -> AsyncGenerator[GenerateEvent, None]:
@@ -223,8 +219,8 @@ class Http:
         where = f"{endpoint.url}/models"
         try:
             async with asyncio.timeout(max(seconds, 0.1)):
-                with self._pools.client(endpoint.url) as client:
-                    response = await _openai.get(client, "/models", self._headers, max(seconds, 0.1))
+                client = self._clients[endpoint.url]
+                response = await _openai.get(client, "/models", self._headers, max(seconds, 0.1))
         except TimeoutError as error:
             return _openai.failure(_openai.timed_out(error), where)
         except Exception as error:  # noqa: BLE001 - mapped, and raised by the caller unless another address answers
@@ -250,8 +246,7 @@ class Http:
             try:
                 async with asyncio.timeout(seconds):
                     url = urljoin(f"{endpoint.url}/", self._config.health_path)
-                    with self._pools.client(endpoint.url) as client:
-                        await _openai.get(client, url, self._headers, seconds)
+                    await _openai.get(self._clients[endpoint.url], url, self._headers, seconds)
             except Exception as error:  # noqa: BLE001 - told below
                 failure = _openai.failure(error, endpoint.url)
                 if failure.details.get("status") in (404, 405, 501):
@@ -263,7 +258,7 @@ class Http:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pools.close()
+        await self._http.aclose()
 
 
 def canonical(headers: Mapping[str, str]) -> dict[str, str]:
