@@ -114,7 +114,7 @@ def _broken(cause: BaseException | None, where: str) -> TrunnionError | None:
 
 
 def _own(cause: BaseException | None) -> BaseException | None:
-    """Return aiohttp's error for the one it was turned into, which takes a broken connection for one not made in time."""
+    """Return aiohttp's error for what it was turned into: that takes a broken connection for one not made in time."""
     inner = None if cause is None else cause.__cause__
     return inner if isinstance(inner, aiohttp.ClientError) else cause
 
