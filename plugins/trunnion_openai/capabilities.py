@@ -52,6 +52,8 @@ EXTRAS: Final = (
 )
 MEDIA: Final = ("media.image", "media.audio")
 
+_JUDGING: Final = frozenset({"scores/1", "classifies/1"})
+"""vLLM's ``/score`` and ``/classify``."""
 _WHY: Final[dict[Dialect, str]] = {
     "openai": "no field of OpenAI's API; set dialect if the endpoint knows more",
     "vllm": "",
@@ -84,11 +86,17 @@ def capabilities(dialect: Dialect = "other", api: Api = "auto") -> Capabilities:
     features["handoff"] = Support.NO
     reasons["handoff"] = "HTTP carries no state of an engine"
     features.update(dict.fromkeys(("detokenize", "session", "tenant"), Support.NO))
+    protocols = {"embeds/1", "relays/1", "reports_load/1", "probes_health/1"}
+    if dialect == "openai":
+        reasons.update(dict.fromkeys(_JUDGING, "no part of OpenAI's API"))
+    else:
+        protocols |= _JUDGING
+        reasons.update(dict.fromkeys(_JUDGING, "depends on the endpoint and its model; it is asked"))
     return Capabilities(
         features=features,
         prompts=_PROMPTS[api],
         media_prompts=("messages",) if api != "completions" else (),
-        protocols=frozenset({"embeds/1", "relays/1", "reports_load/1", "probes_health/1"}),
+        protocols=frozenset(protocols),
         reasons=reasons,
         media_urls=True,  # the endpoint fetches them
     )

@@ -1,4 +1,4 @@
-"""Write inputs for the embeddings API, and read its vectors."""
+"""Write inputs for the embeddings and classification APIs, and read vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import said_within
 from .wire import decode, embedding_decoder
 
 
-def inputs(prompts: Sequence[Prompt], size: int) -> list[tuple[list[int], list[Any]]]:
+def inputs(prompts: Sequence[Prompt], size: int, api: str) -> list[tuple[list[int], list[Any]]]:
     """Return batches of at most ``size``: places in the order of the prompts, and values, texts apart from tokens.
 
     Raises:
@@ -28,7 +28,7 @@ def inputs(prompts: Sequence[Prompt], size: int) -> list[tuple[list[int], list[A
         elif isinstance(prompt, TokensPrompt):
             value = list(prompt.token_ids)
         else:
-            raise UnsupportedFeature("the embeddings API takes text or token ids, no messages", param="input")
+            raise UnsupportedFeature(f"the {api} API takes text or token ids, no messages", param="input")
         indexes, values = kinds[prompt.kind]
         indexes.append(index)
         values.append(value)
@@ -53,14 +53,14 @@ def read_embeddings(data: bytes, values: Sequence[Any], where: str) -> list[Embe
         raise InternalError(f"{where} answered {len(values)} inputs with {len(items)} vectors")
     ordered = sorted(items, key=lambda item: item.index or 0) if all(i.index is not None for i in items) else items
     tokens = 0 if body.usage is None else body.usage.prompt_tokens or 0
-    shares = _shares(tokens, [len(value) for value in values])
+    counts = shares(tokens, [len(value) for value in values])
     return [
         Embedding(vector=item.embedding, usage=Usage(prompt_tokens=share, completion_tokens=0))
-        for item, share in zip(ordered, shares, strict=True)
+        for item, share in zip(ordered, counts, strict=True)
     ]
 
 
-def _shares(total: int, lengths: Sequence[int]) -> list[int]:
+def shares(total: int, lengths: Sequence[int]) -> list[int]:
     """Share a count out by length; the shares add up to it."""
     whole = sum(lengths)
     if not whole:

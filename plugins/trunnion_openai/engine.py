@@ -7,8 +7,9 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urljoin
 
-from trunnion.engine import Embedding, EngineInfo, LoadReport
+from trunnion.engine import Classification, Embedding, EngineInfo, LoadReport, Score
 from trunnion.errors import ConfigError, EngineDead, InternalError, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .http import Http
 
 T = TypeVar("T")
+J = TypeVar("J", Embedding, Score, Classification)
 _PATIENCE: Final = 2.0
 """Seconds granted to requests that were ended by ``stop()``."""
 
@@ -164,7 +166,7 @@ class OpenAIEngine:
             endpoint = await flight.wait(attempts.next)
             try:
                 data = await flight.wait(http.whole, endpoint, attempts.spent, wire, headers)
-                answer = read(data, endpoint.url + wire.path)
+                answer = read(data, urljoin(f"{endpoint.url}/", wire.path.lstrip("/")))
             except Exception as error:  # noqa: BLE001 - mapped, and raised unless it is sent again
                 failure = http.failure(error, endpoint, adapter)
                 seconds = _wait(attempts, endpoint, failure, error)
@@ -199,26 +201,81 @@ class OpenAIEngine:
         """
         from .embedding import inputs, read_embeddings
 
-        http = self._ready()
-        batches = inputs(prompts, self._config.embedding_batch)
+        body: dict[str, Any] = {"encoding_format": "float"}
+        if dimensions is not None:
+            body["dimensions"] = dimensions
+        batches = inputs(prompts, self._config.embedding_batch, "embeddings")
+        return await self._in_batches("/embeddings", body, "input", batches, read_embeddings, adapter)
 
-        async def one(indexes: Sequence[int], values: list[Any]) -> list[tuple[int, Embedding]]:
-            body: dict[str, Any] = {"model": adapter or self._model, "input": values, "encoding_format": "float"}
-            if dimensions is not None:
-                body["dimensions"] = dimensions
-            wire = WireRequest("/embeddings", body, stream=False, chat=False)
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Return one score per text, in order, by the endpoint's ``/score``, which vLLM has and OpenAI has not.
+
+        Raises:
+            UnsupportedFeature: The endpoint has no such API, or its model scores nothing.
+        """
+        from .judging import missing_api, read_scores
+
+        size = self._config.embedding_batch
+        batches = [
+            (list(range(start, min(start + size, len(texts)))), list(texts[start : start + size]))
+            for start in range(0, len(texts), size)
+        ]
+        with missing_api("/score", "scores/1"):
+            return await self._in_batches("/score", {"text_1": query}, "text_2", batches, read_scores)
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probabilities of the labels by the endpoint's ``/classify``, which vLLM has beside ``/v1``.
+
+        It names the likeliest label alone: the others are ``LABEL_0`` and so on, by their place, unless the endpoint
+        lists them under ``labels``.
+
+        Raises:
+            UnsupportedFeature: The endpoint has no such API, its model classifies nothing, or a prompt is a
+                conversation.
+        """
+        from .embedding import inputs
+        from .judging import missing_api, read_classifications
+
+        batches = inputs(prompts, self._config.embedding_batch, "classification")
+        with missing_api("/classify", "classifies/1"):
+            return await self._in_batches("../classify", {}, "input", batches, read_classifications)
+
+    async def _in_batches(  # noqa: PLR0917 - the parts of one kind of request
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        field: str,
+        batches: Sequence[tuple[list[int], list[Any]]],
+        read: Callable[[bytes, Sequence[Any], str], list[J]],
+        adapter: str | None = None,
+    ) -> list[J]:
+        """Send batches side by side, and return what ``read`` makes of them in the order of all inputs.
+
+        Args:
+            path: Where to, relative to the endpoint's address.
+            body: What all bodies have beside the model.
+            field: Where the inputs go.
+            batches: The inputs' places, and the inputs.
+            read: Takes the answer, the inputs and the address.
+            adapter: Named in place of the model.
+        """
+        http = self._ready()
+
+        async def one(places: Sequence[int], values: list[Any]) -> list[tuple[int, J]]:
+            whole = {"model": adapter or self._model, **body, field: values}
+            wire = WireRequest(path, whole, stream=False, chat=False)
             flight = Flight(self._config.total_timeout)
 
-            def read(data: bytes, where: str) -> list[Embedding]:
-                return read_embeddings(data, values, where)
+            def made(data: bytes, where: str) -> list[J]:
+                return read(data, values, where)
 
-            def used(made: list[Embedding]) -> int:
-                return sum(embedding.usage.prompt_tokens for embedding in made)
+            def used(answers: list[J]) -> int:
+                return sum(answer.usage.prompt_tokens for answer in answers)
 
             attempts = http.attempts(wire, None)
             async with self._admitted(flight, attempts) as place:
-                found = await self._whole(http, flight, attempts, place, wire, {}, read, used, adapter)
-            return list(zip(indexes, found, strict=True))
+                found = await self._whole(http, flight, attempts, place, wire, {}, made, used, adapter)
+            return list(zip(places, found, strict=True))
 
         tasks = [asyncio.ensure_future(one(*batch)) for batch in batches]
         try:
@@ -227,7 +284,7 @@ class OpenAIEngine:
             for task in tasks:  # where one failed, the others are given up
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        return [embedding for _, embedding in sorted(pairs, key=lambda pair: pair[0])]
+        return [answer for _, answer in sorted(pairs, key=lambda pair: pair[0])]
 
     async def relay(self, body: Any, *, path: str, headers: Mapping[str, str] | None = None) -> Any:
         """Post a body as it is, and return the JSON of the answer; retried as any request.

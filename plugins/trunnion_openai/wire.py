@@ -134,6 +134,38 @@ class EmbeddingBody(Struct):
     error: Any = None
 
 
+class ScoreItem(Struct, gc=False):
+    """Hold one score."""
+
+    score: float
+    index: int | None = None
+
+
+class ScoreBody(Struct):
+    """Hold an answer of vLLM's score API."""
+
+    data: list[ScoreItem] | None = None
+    usage: UsageBody | None = None
+    error: Any = None
+
+
+class LabelItem(Struct):
+    """Hold the probabilities of one input; ``labels`` names them where the endpoint does."""
+
+    probs: list[float]
+    label: str | None = None
+    labels: list[str] | None = None
+    index: int | None = None
+
+
+class LabelBody(Struct):
+    """Hold an answer of vLLM's classification API."""
+
+    data: list[LabelItem] | None = None
+    usage: UsageBody | None = None
+    error: Any = None
+
+
 class ModelCard(Struct):
     """Hold an entry of the list of models; vLLM tells the context length, and the parent of an adapter."""
 
@@ -153,6 +185,8 @@ class ModelList(Struct):
 chat_decoder: Final = msgspec.json.Decoder(ChatBody)
 text_decoder: Final = msgspec.json.Decoder(TextBody)
 embedding_decoder: Final = msgspec.json.Decoder(EmbeddingBody)
+score_decoder: Final = msgspec.json.Decoder(ScoreBody)
+label_decoder: Final = msgspec.json.Decoder(LabelBody)
 models_decoder: Final = msgspec.json.Decoder(ModelList)
 any_decoder: Final = msgspec.json.Decoder()
 

@@ -5,7 +5,17 @@ import json
 import pytest
 from endpoint_servers import answer, http, scripted
 
-from trunnion import Embeds, MessagesPrompt, ProbesHealth, Relays, ReportsLoad, TextPrompt, TokensPrompt
+from trunnion import (
+    Classifies,
+    Embeds,
+    MessagesPrompt,
+    ProbesHealth,
+    Relays,
+    ReportsLoad,
+    Scores,
+    TextPrompt,
+    TokensPrompt,
+)
 from trunnion.errors import InternalError, NotFound, UnsupportedFeature
 from trunnion_openai.capabilities import UPPER_BOUND
 from trunnion_openai.engine import OpenAIEngine
@@ -73,8 +83,13 @@ def test_the_protocols_are_those_declared():
     found = {
         name
         for name, protocol in {
-            "embeds/1": Embeds, "relays/1": Relays, "reports_load/1": ReportsLoad, "probes_health/1": ProbesHealth
+            "embeds/1": Embeds,
+            "scores/1": Scores,
+            "classifies/1": Classifies,
+            "relays/1": Relays,
+            "reports_load/1": ReportsLoad,
+            "probes_health/1": ProbesHealth,
         }.items()
         if isinstance(engine, protocol)
-    }  # fmt: skip
+    }
     assert found == set(UPPER_BOUND.protocols)
