@@ -26,6 +26,7 @@ from .disconnects import DisconnectWatch, Receive
 from .embeddings import embeddings
 from .errors import internal_error, method_not_allowed, unknown_path
 from .listing import get_model, health, list_models, ready, version
+from .metrics import Metrics, metrics
 from .models import ModelDirectory, ModelHandle
 from .responses.handlers import responses
 from .settings import HTTPSettings
@@ -49,8 +50,9 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     "/health": ("GET", health),
     "/ready": ("GET", ready),
     "/version": ("GET", version),
+    "/metrics": ("GET", metrics),
 }
-_OPEN: Final = frozenset({"/health", "/ready", "/version"})
+_OPEN: Final = frozenset({"/health", "/ready", "/version", "/metrics"})
 """Paths that never ask for a key: probes have none."""
 _MODEL: Final = "/v1/models/"
 _LONGEST_ID: Final = 128
@@ -75,6 +77,7 @@ class App:
         self.notes: dict[str, Any] = {}
         self._lifespan = lifespan
         self._keys = None if settings.api_keys_env is None else KeyRing(settings.api_keys_env)
+        self.metrics = Metrics() if settings.metrics else None
         self._id_prefix = uuid.uuid4().hex[:20]
         self._counter = itertools.count(1)
 
@@ -87,6 +90,14 @@ class App:
             await self._run_lifespan(receive, send)
         elif kind == "websocket":
             await send({"type": "websocket.close", "code": 1000})
+
+    def find(self, call: Call, name: str | None) -> tuple[ModelHandle, str | None]:
+        """Return the handle and the adapter that a request names. Raises :class:`ModelNotFound`."""
+        handle, adapter = self.models.resolve(name)
+        if self.metrics is not None:
+            call.model = handle.name
+            call.figures = self.metrics.model(handle.name)
+        return handle, adapter
 
     def ids(self, call: Call, wanted: str | None) -> tuple[str, str]:
         """Return the id the client sees and the engine's, which is unique even if clients repeat theirs."""
@@ -104,12 +115,16 @@ class App:
             call.client_id = True
         else:
             call.request_id = f"{self._id_prefix}{next(self._counter):08x}"
+        if self.metrics is not None:
+            self.metrics.begin(call)
         began = time.perf_counter() if self.settings.log_requests else 0.0
+        gone = False
         try:
             await self._route(call)
         except ClientGone:
-            pass
+            gone = True
         except asyncio.CancelledError:
+            gone = True
             if call.flight is None or not call.flight.gone:
                 raise
             call.flight.task.uncancel()  # our own doing: the server need not hear of it
@@ -121,9 +136,18 @@ class App:
         finally:
             if call.flight is not None:
                 self.watch.leave(call.flight)
+            if self.metrics is not None:
+                self.metrics.end(call, self._endpoint(path_of(scope)), gone=gone)
             if began:
                 took = (time.perf_counter() - began) * 1000
                 logger.info("%s %s %s %.1f ms", call.request_id, scope["method"], scope["path"], took)
+
+    @staticmethod
+    def _endpoint(path: str) -> str | None:
+        """Return the path that stands for a request in the metrics: one of a known number."""
+        if path in ROUTES:
+            return path
+        return _MODEL if path.startswith(_MODEL) else None
 
     async def _route(self, call: Call) -> None:
         scope = call.scope

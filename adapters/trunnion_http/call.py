@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from trunnion.errors import TrunnionError
+from trunnion.events import Usage
+from trunnion.timing import Marks
 
 from .anthropic.errors import encode_error as encode_anthropic_error
 from .anthropic.errors import is_anthropic
@@ -14,6 +16,9 @@ from .disconnects import DisconnectWatch, Flight, Receive
 from .errors import body_too_large, body_too_slow, encode_error, error_headers
 from .settings import HTTPSettings
 from .sse import error_frame
+
+if TYPE_CHECKING:
+    from .metrics import ModelFigures
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -42,21 +47,29 @@ class Call:
 
     Attributes:
         also: Further headers of every response.
+        status: What the client was told; 0 while it was told nothing.
+        began, model, figures, marks, usage: What :mod:`trunnion_http.metrics` counts.
         error_frame: Writes the event that tells of a failure after a stream began.
     """
 
     __slots__ = (
         "also",
+        "began",
         "client_id",
         "error_frame",
+        "figures",
         "finished",
         "flight",
         "headers",
+        "marks",
+        "model",
         "receive",
         "request_id",
         "scope",
         "send",
         "started",
+        "status",
+        "usage",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
@@ -70,6 +83,12 @@ class Call:
         self.started = False
         self.finished = False
         self.also: Headers = []
+        self.status = 0
+        self.began = 0.0
+        self.model = ""
+        self.figures: ModelFigures | None = None
+        self.marks: Marks | None = None
+        self.usage: Usage | None = None
         self.error_frame: Callable[[TrunnionError], bytes] = error_frame
 
     async def body(self, settings: HTTPSettings) -> bytes:
@@ -114,11 +133,14 @@ class Call:
         """From here on, let the client's hang-up cancel the work."""
         self.flight = watch.enter(self.receive)
 
-    async def answer(self, body: bytes, *, status: int = 200, headers: Headers | None = None) -> None:
-        """Send a whole JSON response."""
+    async def answer(
+        self, body: bytes, *, status: int = 200, headers: Headers | None = None, content_type: bytes | None = None
+    ) -> None:
+        """Send a whole response, JSON unless another type is given."""
         self.started = True
+        self.status = status
         lines: Headers = [
-            JSON,
+            JSON if content_type is None else (b"content-type", content_type),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", self.request_id.encode()),
             *self.also,
@@ -132,6 +154,7 @@ class Call:
     async def begin_stream(self) -> None:
         """Send the head of an event stream."""
         self.started = True
+        self.status = 200
         headers: Headers = [EVENT_STREAM, NO_CACHE, NO_BUFFER, (b"x-request-id", self.request_id.encode()), *self.also]
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -145,6 +168,7 @@ class Call:
         if self.finished:
             return
         if self.started:
+            self.status = error.http_status
             await self.end_stream(self.error_frame(error))
             return
         lines = error_headers(error)

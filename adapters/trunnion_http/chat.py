@@ -6,12 +6,11 @@ import time
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from trunnion.completion import collect
 from trunnion.errors import InvalidArgument, UnsupportedFeature
 from trunnion.requests import MessagesPrompt
 
 from .call import Call
-from .generation import build_request, check_choices, relay
+from .generation import build_request, check_choices, gather, relay
 from .sse import ChatFrames
 from .wire import (
     REFUSED,
@@ -40,7 +39,7 @@ _NONE_SET: Final = (None,) * len(_UNUSUAL)
 async def chat_completions(app: App, call: Call) -> None:
     """Decode, generate, answer: whole or as a stream."""
     body = decode_chat(await call.body(app.settings))
-    handle, adapter = app.models.resolve(body.model)
+    handle, adapter = app.find(call, body.model)
     if _unusual_values(body) != _NONE_SET:
         _refuse(body)
     media = check_messages(body.messages)
@@ -69,7 +68,7 @@ async def chat_completions(app: App, call: Call) -> None:
         frames = ChatFrames(response_id, created, model, include_usage=bool(options.include_usage))
         await relay(call, handle.generate(request), frames)
     else:
-        completion = await collect(handle.generate(request))
+        completion = await gather(call, handle.generate(request))
         await call.answer(chat_response(completion, response_id, created, model))
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from trunnion.completion import collect
 from trunnion.errors import InvalidArgument
 from trunnion.requests import Prompt, TextPrompt, TokensPrompt
 
 from .call import Call
-from .generation import build_request, check_choices, relay
+from .generation import build_request, check_choices, gather, relay
 from .merge import merge
 from .sse import CompletionFrames
 from .wire import completion_response, completion_sampling, decode_completion, stream_options
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 async def completions(app: App, call: Call) -> None:
     """Decode, generate for every prompt, answer: whole or as a stream."""
     body = decode_completion(await call.body(app.settings))
-    handle, adapter = app.models.resolve(body.model)
+    handle, adapter = app.find(call, body.model)
     prompts = parse_prompts(body.prompt, "prompt", special=body.add_special_tokens is not False)
     sampling = completion_sampling(body)
     check_choices(sampling.n * len(prompts), app.settings, "n")
@@ -53,7 +52,7 @@ async def completions(app: App, call: Call) -> None:
         frames = CompletionFrames(response_id, created, model, include_usage=bool(options.include_usage))
         await relay(call, events, frames)
     else:
-        await call.answer(completion_response(await collect(events), response_id, created, model))
+        await call.answer(completion_response(await gather(call, events), response_id, created, model))
 
 
 def parse_prompts(value: str | list[str | int | list[int]], param: str, *, special: bool = True) -> list[Prompt]:

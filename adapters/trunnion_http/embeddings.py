@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 async def embeddings(app: App, call: Call) -> None:
     """Decode, embed, answer with floats or with base64 of little-endian float32."""
     body = decode_embedding(await call.body(app.settings))
-    handle, adapter = app.models.resolve(body.model)
+    handle, adapter = app.find(call, body.model)
     prompts = parse_prompts(body.input, "input")
     check_choices(len(prompts), app.settings, "input")
     app.ids(call, None)

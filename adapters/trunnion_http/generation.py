@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from time import perf_counter
 from typing import Any, Final, Protocol
 
+from trunnion.completion import Completion, collect
 from trunnion.errors import InternalError, InvalidArgument
 from trunnion.events import GenerateEvent
 from trunnion.formats import OutputFormat
 from trunnion.requests import GenerateRequest, MediaPart, Prompt, SamplingParams
 
 from .call import Call
+from .metrics import Meter
 from .settings import HTTPSettings
 from .wire import ChatBody, GenerationBody, output_format
 
@@ -123,6 +126,13 @@ class StreamFrames(Protocol):
         ...
 
 
+async def gather(call: Call, events: AsyncGenerator[GenerateEvent, None]) -> Completion:
+    """Return everything a request produced."""
+    completion = await collect(events)
+    call.usage = completion.usage
+    return completion
+
+
 async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames: StreamFrames) -> None:
     """Stream the events, one send for each.
 
@@ -135,8 +145,10 @@ async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames:
     send = call.send
     last: GenerateEvent | None = None
     held = b""
+    meter = None if call.figures is None else Meter(call.figures, call.began)
     async with aclosing(events):
         async for event in events:
+            came = perf_counter() if meter is not None else 0.0
             frame = held + frames.feed(event) if held else frames.feed(event)
             if event.usage is not None:
                 held, last = frame, event
@@ -145,8 +157,11 @@ async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames:
                 if not call.started:
                     await call.begin_stream()
                 await send({"type": _BODY, "body": frame, "more_body": True})
+            if meter is not None:
+                meter.sent(came, event)
     if last is None:
         raise InternalError("the engine's stream ended without its terminal event; the answer may be cut short")
     if not call.started:
         await call.begin_stream()
+    call.usage = last.usage
     await call.end_stream(held + frames.end(last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from trunnion.engine import Embedding, EngineInfo, ProbesHealth
+from trunnion.engine import Embedding, EngineInfo, LoadReport, ProbesHealth
 from trunnion.errors import TrunnionError
 from trunnion.pipeline import Pipeline
 from trunnion.requests import Prompt
@@ -38,6 +38,10 @@ class PipelineModel:
         """Return the adapters the engine holds."""
         info = self.info
         return () if info is None else info.adapters
+
+    def load(self) -> LoadReport | None:
+        """Return the engine's load, if it reports one."""
+        return self.pipeline.load()
 
     @property
     def ready(self) -> bool:

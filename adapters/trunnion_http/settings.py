@@ -27,4 +27,5 @@ class HTTPSettings(PluginConfig):
     disconnect_interval: float = Field(
         default=0.2, gt=0, description="Seconds between looks at whether clients of long requests have hung up."
     )
+    metrics: bool = Field(default=True, description="Measure requests, and answer GET /metrics, which asks for no key.")
     log_requests: bool = Field(default=False, description="Log one line per request at INFO.")

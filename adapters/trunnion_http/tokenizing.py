@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def tokenize(app: App, call: Call) -> None:
     """Decode, tokenize, answer with ids and their number."""
     body: TokenizeBody = decode_tokenize(await call.body(app.settings))
-    handle, _ = app.models.resolve(body.model)
+    handle, _ = app.find(call, body.model)
     request = _request(body)
     call.watch(app.watch)
     ids = list(await count(handle, request))
@@ -41,7 +41,7 @@ async def tokenize(app: App, call: Call) -> None:
 async def detokenize(app: App, call: Call) -> None:
     """Decode, make the text, answer."""
     body: DetokenizeBody = decode_detokenize(await call.body(app.settings))
-    handle, _ = app.models.resolve(body.model)
+    handle, _ = app.find(call, body.model)
     call.watch(app.watch)
     text = await _tokenizer(handle).detokenize(body.tokens)
     await call.answer(encode({"prompt": text}))

@@ -28,6 +28,7 @@ from .registry import Registry, get_registry
 from .requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt
 from .spec import EngineSpec, PipelineSpec
 from .startup import Startup, StartupClock
+from .timing import MARKS
 
 logger = logging.getLogger("trunnion.pipeline")
 _FIRST: Final = GenerateRequest(prompt=MessagesPrompt(messages=({"role": "user", "content": "Hello"},)))
@@ -228,6 +229,9 @@ class Pipeline:
         if prepared.request.media:
             prepared = replace(prepared, request=await self._gate.admit(prepared.request))
         ended = False
+        marks = MARKS.get()
+        if marks is not None and not marks.handed:
+            marks.handed = time.perf_counter()
         try:
             events = self.engine.generate(prepared.request)
             if prepared.request.deadline is not None:

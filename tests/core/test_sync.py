@@ -83,6 +83,15 @@ def test_run_returns_raises_and_refuses(loop):
         loop.run(inside())
 
 
+@pytest.fixture
+def ctrl_c():
+    """Have SIGINT raise KeyboardInterrupt, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_cancels_the_coroutine(loop):
     state = []
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trunnion.completion import collect
 from trunnion.requests import GenerateRequest
 from trunnion_http.call import Call
-from trunnion_http.generation import compose, relay
+from trunnion_http.generation import compose, gather, relay
 from trunnion_http.names import client_names
 from trunnion_http.tokenizing import count
 from trunnion_http.wire import encode
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 async def messages(app: App, call: Call) -> None:
     """Decode, generate, answer: whole or as a stream."""
     body = decode_messages(await call.body(app.settings))
-    handle, adapter = app.models.resolve(body.model)
+    handle, adapter = app.find(call, body.model)
     asked = read(body)
     public_id, request_id = app.ids(call, None)
     model = body.model or handle.name
@@ -54,7 +53,7 @@ async def messages(app: App, call: Call) -> None:
             frames = MessageFrames(message_id, model, max_tokens=body.max_tokens, stops=drawn.stop)
             await relay(call, events, frames)
         else:
-            completion = await collect(events)
+            completion = await gather(call, events)
             made = message_json(completion, message_id, model, max_tokens=body.max_tokens, stops=drawn.stop)
             await call.answer(encode(made))
 
@@ -62,7 +61,7 @@ async def messages(app: App, call: Call) -> None:
 async def count_tokens(app: App, call: Call) -> None:
     """Answer with the tokens of the prompt, as the model's own chat template and tokenizer make them."""
     body = decode_count(await call.body(app.settings))
-    handle, _ = app.models.resolve(body.model)
+    handle, _ = app.find(call, body.model)
     asked = read(body)
     call.also = [(b"request-id", call.request_id.encode())]
     call.watch(app.watch)

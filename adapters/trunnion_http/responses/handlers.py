@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from trunnion.completion import collect
 from trunnion_http.call import Call
-from trunnion_http.generation import compose, relay
+from trunnion_http.generation import compose, gather, relay
 from trunnion_http.names import client_names
 from trunnion_http.wire import encode
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 async def responses(app: App, call: Call) -> None:
     """Decode, generate, answer: whole or as a stream. Nothing is kept."""
     body = decode_responses(await call.body(app.settings))
-    handle, adapter = app.models.resolve(body.model)
+    handle, adapter = app.find(call, body.model)
     asked = read(body)
     public_id, request_id = app.ids(call, None)
     model = body.model or handle.name
@@ -52,7 +51,7 @@ async def responses(app: App, call: Call) -> None:
             call.error_frame = frames.failed
             await relay(call, events, frames)
         else:
-            completion = await collect(events)
+            completion = await gather(call, events)
             assert completion.usage is not None, "collect() raises without one"
             output = output_items(completion, envelope.id)
             finish = completion.choices[0].finish_reason if completion.choices else None

@@ -1,0 +1,206 @@
+"""Count and time requests, and write the figures in Prometheus' text format.
+
+One process's figures: a replica tells its own. Everything runs on the app's loop, so that nothing is locked, and a
+streamed event costs a few hundred nanoseconds.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from trunnion.events import GenerateEvent
+from trunnion.timing import MARKS, Marks
+
+from .errors import unknown_path
+
+if TYPE_CHECKING:
+    from .app import App
+    from .call import Call
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_SECONDS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+)  # fmt: skip
+_OWN: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+_ELSEWHERE: Final = "other"
+
+
+class Histogram:
+    """Count observations by size."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Take one value, or the same several times."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return how many were at most each bound, the last without one."""
+        made, count = [], 0
+        for bound, more in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            count += more
+            made.append((bound, float(count)))
+        return made
+
+
+class ModelFigures:
+    """Hold the figures of one served model."""
+
+    def __init__(self) -> None:
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.clients_gone = 0
+        self.first_token = Histogram(_SECONDS)
+        self.between_tokens = Histogram(_SECONDS)
+        self.own_before = Histogram(_OWN)
+        self.own_event = Histogram(_OWN)
+
+
+class Meter:
+    """Time the events of one stream."""
+
+    __slots__ = ("_began", "_figures", "_last")
+
+    def __init__(self, figures: ModelFigures, began: float) -> None:
+        self._figures = figures
+        self._began = began
+        self._last = 0.0
+
+    def sent(self, came: float, event: GenerateEvent) -> None:
+        """Take note that an event which came then is on its way to the client."""
+        figures, last = self._figures, self._last
+        if event.choices:
+            if not last:
+                figures.first_token.observe(came - self._began)
+            else:
+                tokens = len(event.choices[0].token_ids or ()) or 1
+                figures.between_tokens.observe((came - last) / tokens, tokens)
+            self._last = came
+        figures.own_event.observe(time.perf_counter() - came)
+
+
+class Metrics:
+    """Hold the figures of one app."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._models: dict[str, ModelFigures] = {}
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._seconds: dict[tuple[str, str], Histogram] = {}
+
+    def model(self, name: str) -> ModelFigures:
+        """Return the figures of a model that is served."""
+        figures = self._models.get(name)
+        if figures is None:
+            figures = self._models[name] = ModelFigures()
+        return figures
+
+    def begin(self, call: Call) -> None:
+        """Take a request in, in the task that runs it."""
+        self.in_flight += 1
+        call.began = time.perf_counter()
+        call.marks = Marks()
+        MARKS.set(call.marks)
+
+    def end(self, call: Call, endpoint: str | None, *, gone: bool) -> None:
+        """Count a request that is over; ``endpoint`` None where there is none of its path."""
+        self.in_flight -= 1
+        endpoint = endpoint or _ELSEWHERE
+        self._requests[call.model, endpoint, 499 if gone else call.status] += 1
+        if not call.model:
+            return
+        key = (call.model, endpoint)
+        if key not in self._seconds:
+            self._seconds[key] = Histogram(_SECONDS)
+        self._seconds[key].observe(time.perf_counter() - call.began)
+        figures = self.model(call.model)
+        figures.clients_gone += gone
+        if call.marks is not None and call.marks.handed:
+            figures.own_before.observe(call.marks.handed - call.began)
+        usage = call.usage
+        if usage is not None:
+            figures.prompt_tokens += usage.prompt_tokens
+            figures.cached_tokens += usage.cached_tokens
+            figures.completion_tokens += usage.completion_tokens
+
+    def families(self, app: App) -> Iterator[Any]:
+        """Yield what Prometheus is told."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        requests = CounterMetricFamily(
+            "trunnion_requests", "Requests by status; 499: the client left.", labels=["model", "endpoint", "status"]
+        )
+        for (model, endpoint, status), count in self._requests.items():
+            requests.add_metric([model, endpoint, str(status)], count)
+        yield requests
+        yield GaugeMetricFamily("trunnion_requests_in_flight", "Requests being answered.", value=self.in_flight)
+        for name, said in _COUNTERS.items():
+            counter = CounterMetricFamily(f"trunnion_{name}", said, labels=["model"])
+            for model, figures in self._models.items():
+                counter.add_metric([model], getattr(figures, name))
+            yield counter
+        seconds = HistogramMetricFamily(
+            "trunnion_request_seconds", "From a request's arrival to its last byte.", labels=["model", "endpoint"]
+        )
+        for labels, histogram in self._seconds.items():
+            seconds.add_metric(list(labels), histogram.buckets(), histogram.total)
+        yield seconds
+        for name, (attribute, said) in _HISTOGRAMS.items():
+            family = HistogramMetricFamily(f"trunnion_{name}", said, labels=["model"])
+            for model, figures in self._models.items():
+                histogram = getattr(figures, attribute)
+                family.add_metric([model], histogram.buckets(), histogram.total)
+            yield family
+        running = GaugeMetricFamily("trunnion_engine_running", "Requests that the engine works on.", labels=["model"])
+        waiting = GaugeMetricFamily("trunnion_engine_waiting", "Requests that wait in the engine.", labels=["model"])
+        for name, handle in app.models:
+            load = getattr(handle, "load", None)
+            report = load() if load is not None and handle.ready else None
+            if report is not None:
+                running.add_metric([name], report.running)
+                waiting.add_metric([name], report.waiting)
+        yield running
+        yield waiting
+
+
+_COUNTERS: Final = {
+    "prompt_tokens": "Tokens of prompts that were answered.",
+    "cached_tokens": "Of these, tokens that the engine's prefix cache held.",
+    "completion_tokens": "Tokens generated.",
+    "clients_gone": "Requests whose client left before the answer was whole.",
+}
+_HISTOGRAMS: Final = {
+    "time_to_first_token_seconds": ("first_token", "From a streamed request's arrival to its first token."),
+    "inter_token_seconds": ("between_tokens", "Between the tokens of a stream."),
+    "own_before_engine_seconds": ("own_before", "Our share of the time to the first token: arrival to the engine."),
+    "own_event_seconds": ("own_event", "Our share of each streamed event: from the engine to the socket."),
+}
+
+
+async def metrics(app: App, call: Call) -> None:
+    """Answer ``GET /metrics``: our figures, then what the engine's library tells under its own names."""
+    if app.metrics is None:
+        raise unknown_path("GET", "/metrics")
+    from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+
+    own = CollectorRegistry(auto_describe=False)
+    own.register(_Families(list(app.metrics.families(app))))
+    body = generate_latest(own) + generate_latest(REGISTRY)
+    await call.answer(body, content_type=CONTENT_TYPE)
+
+
+class _Families:
+    def __init__(self, families: list[Any]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Any]:
+        return self._families
