@@ -134,7 +134,7 @@ class Embeds(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Hold how well one text answers the query, and what it cost: the tokens of query and text."""
+    """Hold how well one text answers the query, and what it cost: the query's tokens as often as they are read."""
 
     value: float
     usage: Usage

@@ -13,10 +13,11 @@ from .errors import load_error
 from .loading import Loaded, check_model, load
 
 if TYPE_CHECKING:
+    from .classifying import Classifier
     from .embedding import Embedder
     from .generation import Generation
 
-    Runner = Generation | Embedder
+    Runner = Generation | Embedder | Classifier
 
 
 def bring_up(
@@ -32,12 +33,15 @@ def bring_up(
     try:
         check_model(model)
         with clock.stage("import libraries"):
+            from .classifying import Classifier
             from .embedding import Embedder
             from .generation import Generation
         with clock.stage("load model"):
             loaded = load(model, config)
         if loaded.kind == "embed":
             return loaded, Embedder(loaded, config)
+        if loaded.kind == "classify":
+            return loaded, Classifier(loaded, config)
         with clock.stage("allocate cache"):
             generation = Generation(loaded, config)
     except Exception as error:

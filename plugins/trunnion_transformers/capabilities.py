@@ -6,7 +6,6 @@ engine puts a sampler of its own in the place the library has for logits process
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -31,7 +30,7 @@ UPPER_BOUND: Final = Capabilities.of(
         "handoff",
     ),
     prompts=("token_ids", "text"),
-    protocols=("embeds/1", "hot_adapters/1", "probes_health/1", "reports_load/1"),
+    protocols=("embeds/1", "scores/1", "classifies/1", "hot_adapters/1", "probes_health/1", "reports_load/1"),
     reasons={
         "sampling.stop": _STAGES,
         "sampling.include_stop_str_in_output": _STAGES,
@@ -51,17 +50,38 @@ UPPER_BOUND: Final = Capabilities.of(
 
 def for_generation(*, tokenizer: bool) -> Capabilities:
     """Return what a causal model can do; without a tokenizer it takes token ids alone."""
-    bound = replace(UPPER_BOUND, protocols=UPPER_BOUND.protocols - {"embeds/1"})
+    bound = _lowered(_POOLING, "the model generates")
     return bound if tokenizer else replace(bound, prompts=("token_ids",))
 
 
-def for_embedding(*, tokenizer: bool) -> Capabilities:
-    """Return what an encoder can do."""
-    why: Mapping[str, str] = dict.fromkeys(FEATURES, "the model embeds, it does not generate")
+def for_encoding(does: str, lacking: frozenset[str], *, tokenizer: bool) -> Capabilities:
+    """Return what an encoder can do that, say, ``embeds``, but for protocols that it lacks.
+
+    Without a tokenizer it takes token ids alone, and can score no texts.
+    """
+    why = f"the model {does}"
+    missing = lacking | {"hot_adapters/1"} | (frozenset() if tokenizer else {"scores/1"})
+    bound = _lowered(missing, why)
+    return replace(
+        bound,
+        features=dict.fromkeys(FEATURES, Support.NO),
+        reasons={**bound.reasons, **dict.fromkeys(FEATURES, f"{why}, it does not generate")},
+        prompts=("token_ids", "text") if tokenizer else ("token_ids",),
+    )
+
+
+_POOLING: Final = frozenset({"embeds/1", "scores/1", "classifies/1"})
+LACKING: Final = {
+    "embed": frozenset({"classifies/1"}),
+    "classify": frozenset({"embeds/1", "scores/1"}),
+    "score": frozenset({"embeds/1", "classifies/1"}),
+}
+"""What an embedding model, a classifier and a cross-encoder do not do."""
+
+
+def _lowered(protocols: frozenset[str], why: str) -> Capabilities:
     return replace(
         UPPER_BOUND,
-        features=dict.fromkeys(FEATURES, Support.NO),
-        reasons=why,
-        prompts=("token_ids", "text") if tokenizer else ("token_ids",),
-        protocols=UPPER_BOUND.protocols - {"hot_adapters/1"},
+        protocols=UPPER_BOUND.protocols - protocols,
+        reasons={**UPPER_BOUND.reasons, **dict.fromkeys(protocols, why)},
     )

@@ -22,10 +22,11 @@ class TransformersConfig(PluginConfig):
         description="What the model runs on. auto: cuda where torch sees a GPU, else cpu. On a cluster whose head has "
         "no GPU name it, since placement is decided there.",
     )
-    runner: Literal["auto", "generate", "embed"] = Field(
+    runner: Literal["auto", "generate", "embed", "classify"] = Field(
         default="auto",
-        description="generate for completions, embed for embeddings. auto: embed for an encoder and for a folder "
-        "that sentence-transformers wrote, generate for a causal model.",
+        description="generate for completions, embed for embeddings and their cosines as scores, classify for "
+        "sequence classification and cross-encoders. auto: classify for a model that was made for it, embed for "
+        "another encoder and for a folder that sentence-transformers wrote, generate for a causal model.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",

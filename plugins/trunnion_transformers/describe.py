@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trunnion.capabilities import Capabilities
 from trunnion.engine import EngineInfo, TokenizerRef
 
-from .capabilities import for_embedding, for_generation
+from .capabilities import LACKING, for_encoding, for_generation
 from .config import TransformersConfig
 from .loading import Loaded
 
@@ -28,14 +29,13 @@ def describe(
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
         )
-    make = for_generation if loaded.kind == "generate" else for_embedding
     return EngineInfo(
         engine="transformers",
         model=model,
         context_length=context,
         tokenizer=tokenizer,
         concurrency=runner.max_requests,
-        capabilities=make(tokenizer=tokenizer is not None),
+        capabilities=_capabilities(runner, tokenizer=tokenizer is not None),
         adapters=adapters,
         library=f"transformers {transformers.__version__}",
         emits_text=False,
@@ -50,7 +50,19 @@ def describe(
     )
 
 
-def _details(loaded: Loaded, runner: Any) -> dict[str, Any]:
-    if loaded.kind == "generate":
+def _capabilities(runner: Runner, *, tokenizer: bool) -> Capabilities:
+    if runner.kind == "generate":
+        return for_generation(tokenizer=tokenizer)
+    if runner.kind == "embed":
+        return for_encoding("embeds", LACKING["embed"], tokenizer=tokenizer)
+    if runner.scores:
+        return for_encoding("is a cross-encoder", LACKING["score"], tokenizer=tokenizer)
+    return for_encoding("classifies", LACKING["classify"], tokenizer=tokenizer)
+
+
+def _details(loaded: Loaded, runner: Runner) -> dict[str, Any]:
+    if runner.kind == "generate":
         return {**runner.details, "default_temperature": loaded.defaults.temperature}
+    if runner.kind == "classify":
+        return {"labels": list(runner.labels)}
     return {"width": runner.width, "pooling": runner.pooling.mode, "normalize": runner.pooling.normalize}

@@ -1,54 +1,35 @@
-"""Embed prompts with an encoder, in padded batches on one thread."""
+"""Embed prompts with an encoder."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from trunnion.engine import Embedding
-from trunnion.errors import ConfigError, InternalError, InvalidArgument
+from trunnion.engine import Embedding, Score
+from trunnion.errors import InvalidArgument
 from trunnion.events import Usage
 
 from .config import TransformersConfig
+from .encoder import Encoder, Tokens
 from .loading import Loaded
 from .pooling import read_pooling
-from .sizes import CPU_BATCH_TOKENS, CPU_REQUESTS_APART, GPU_REQUESTS
-
-_GPU_BATCH_TOKENS: Final = 16384
 
 
-class Embedder:
-    """Hold an encoder and the thread that runs it. Calls share the thread batch by batch."""
+class Embedder(Encoder):
+    """Hold a model that embeds."""
 
     kind: Literal["embed"] = "embed"
+    does = "embeds"
 
     def __init__(self, loaded: Loaded, config: TransformersConfig) -> None:
         """Take the model. Raises :class:`ConfigError` for adapters, and for a pooling that there is not."""
-        if config.adapters:
-            raise ConfigError("adapters are for models that generate, and this one embeds", param="adapters")
-        on_cpu = loaded.device == "cpu"
-        self._model = loaded.model
-        self._device = loaded.device
-        self._threads = config.threads
+        super().__init__(loaded, config)
         self.pooling = read_pooling(loaded.path, config)
         self.context = min(loaded.context, self.pooling.max_tokens or loaded.context)
-        self.max_requests = config.max_requests_per_batch or (CPU_REQUESTS_APART if on_cpu else GPU_REQUESTS)
-        self._batch_tokens = config.max_batch_tokens or (8 * CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
         text = self._model.config.get_text_config()
         self.width = int(text.hidden_size)
         self._widths = tuple(getattr(text, "matryoshka_dimensions", None) or ())
-        self._pad = getattr(text, "pad_token_id", None) or 0
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="trunnion-transformers-embed", initializer=self._set_threads
-        )
-
-    def _set_threads(self) -> None:
-        if self._threads is not None:
-            import torch
-
-            torch.set_num_threads(self._threads)
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Refuse a length that the vectors cannot be cut to. Raises :class:`InvalidArgument`."""
@@ -61,52 +42,43 @@ class Embedder:
             message = f"dimensions must be between 1 and the model's {self.width}, not {dimensions}"
             raise InvalidArgument(message, param="dimensions")
 
-    async def embed(self, ids: Sequence[list[int]], dimensions: int | None) -> list[Embedding]:
-        """Return a vector per prompt, in order; prompts of like length go together."""
-        loop = asyncio.get_running_loop()
-        vectors: dict[int, list[float]] = {}
-        for places in self._batches(ids):
-            try:
-                made = await loop.run_in_executor(self._thread, self._run, [ids[i] for i in places], dimensions)
-            except RuntimeError as error:
-                raise InternalError(f"the encoder failed: {error}") from error
-            vectors.update(zip(places, made, strict=True))
+    async def embed(self, inputs: Sequence[Tokens], dimensions: int | None) -> list[Embedding]:
+        """Return a vector per prompt, in order."""
+
+        def finish(output: Any, mask: Any) -> Any:
+            vectors = pool(output.last_hidden_state.float(), mask, self.pooling.mode)[:, :dimensions]
+            if not self.pooling.normalize:
+                return vectors
+            import torch
+
+            return torch.nn.functional.normalize(vectors, dim=-1)
+
+        vectors = await self.encode(inputs, finish)
         return [
-            Embedding(vector=vectors[i], usage=Usage(prompt_tokens=len(ids[i]), completion_tokens=0))
-            for i in range(len(ids))
+            Embedding(vector=vector, usage=Usage(prompt_tokens=len(one.ids), completion_tokens=0))
+            for one, vector in zip(inputs, vectors, strict=True)
         ]
 
-    def _batches(self, ids: Sequence[list[int]]) -> Iterator[list[int]]:
-        batch: list[int] = []
-        for place in sorted(range(len(ids)), key=lambda i: len(ids[i])):
-            full = len(batch) == self.max_requests or (len(batch) + 1) * len(ids[place]) > self._batch_tokens
-            if batch and full:
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
+    async def score(self, query: Tokens, texts: Sequence[Tokens]) -> list[Score]:
+        """Return the cosine of the query's and each text's embedding; the first bears the cost of the query."""
+        if not texts:
+            return []
+        asked, *found = await self.embed([query, *texts], None)
+        return [
+            Score(
+                value=cosine(asked.vector, one.vector),
+                usage=Usage(
+                    prompt_tokens=one.usage.prompt_tokens + (0 if place else len(query.ids)), completion_tokens=0
+                ),
+            )
+            for place, one in enumerate(found)
+        ]
 
-    def _run(self, ids: list[list[int]], dimensions: int | None) -> list[list[float]]:
-        import torch
 
-        longest = max(map(len, ids))
-        padded = torch.full((len(ids), longest), self._pad, dtype=torch.long)
-        mask = torch.zeros((len(ids), longest), dtype=torch.long)
-        for row, tokens in enumerate(ids):
-            padded[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        padded, mask = padded.to(self._device), mask.to(self._device)
-        with torch.inference_mode():
-            hidden = self._model(input_ids=padded, attention_mask=mask).last_hidden_state.float()
-            vectors = pool(hidden, mask, self.pooling.mode)[:, :dimensions]
-            if self.pooling.normalize:
-                vectors = torch.nn.functional.normalize(vectors, dim=-1)
-            return vectors.tolist()  # type: ignore[no-any-return]
-
-    def stop(self) -> None:
-        """End the thread and wait until it is gone. Blocking."""
-        self._thread.shutdown(cancel_futures=True)
+def cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the cosine of two vectors of any length; 0 where one has none."""
+    lengths = math.hypot(*one) * math.hypot(*other)
+    return sum(a * b for a, b in zip(one, other, strict=True)) / lengths if lengths else 0.0
 
 
 def pool(hidden: Any, mask: Any, mode: str) -> Any:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trunnion.capabilities import check_features, used_features
-from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
+from trunnion.engine import AdapterRef, Classification, Embedding, EngineInfo, LoadReport, Score
 from trunnion.errors import Cancelled, ConfigError, EngineDead, InternalError, InvalidArgument, UnsupportedFeature
 from trunnion.events import GenerateEvent
 from trunnion.plugin_tools import context_overflow
-from trunnion.requests import GenerateRequest, Prompt
+from trunnion.requests import GenerateRequest, Prompt, TextPrompt
 from trunnion.sources import local_adapter
 from trunnion.startup import StartupClock
 
@@ -23,6 +24,7 @@ from .adapters import Adapter, AdapterTable
 from .bring_up import bring_up
 from .config import TransformersConfig
 from .describe import describe
+from .encoder import Tokens
 from .load import LoadMeter
 from .loading import Loaded
 from .plan import Defaults, make_plan
@@ -42,8 +44,8 @@ def _stop_late(loading: asyncio.Future[tuple[Loaded, Runner]]) -> None:
 class TransformersEngine:
     """Mount transformers in process. torch and transformers are imported by ``start()``, not before.
 
-    The library's generation thread runs the model; it tells the event loop of each step with one call. Embedding
-    models run on a thread of their own instead.
+    The library's generation thread runs the model; it tells the event loop of each step with one call. Encoders
+    run on a thread of their own instead.
     """
 
     def __init__(self, model: str, config: TransformersConfig | None = None) -> None:
@@ -181,7 +183,7 @@ class TransformersEngine:
     def _generating(self) -> Generation:
         runner = self._started()
         if runner.kind != "generate":
-            raise UnsupportedFeature(f"{self._model} embeds, it does not generate; call embed()", param="model")
+            raise UnsupportedFeature(f"{self._model} {runner.does}, it does not generate", param="model")
         if dead := runner.dead:
             raise dead
         return runner
@@ -280,23 +282,72 @@ class TransformersEngine:
         """
         embedder = self._started()
         if embedder.kind != "embed":
-            raise UnsupportedFeature(f"{self._model} generates, it does not embed", param="model")
+            raise self._does_not("embed")
         if adapter is not None:
             raise UnsupportedFeature("adapters are for models that generate", param="adapter")
         embedder.check_dimensions(dimensions)
-        ids = [await self._prompts.read(prompt) for prompt in prompts]
-        if too_long := next((one for one in ids if len(one) > self._context), None):
-            raise context_overflow(len(too_long), None, self._context)
-        self._meter.add(len(ids))
+        inputs = self._fitting([Tokens(await self._prompts.read(prompt)) for prompt in prompts])
+        async with self._encoding(len(inputs)):
+            return await embedder.embed(inputs, dimensions)
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Return one score per text, in order: a cross-encoder's, or the cosine of an embedding model's vectors.
+
+        Raises:
+            UnsupportedFeature: The model does neither.
+            ContextOverflow: A text, for a cross-encoder with the query, is longer than the model takes.
+            Cancelled: The engine was stopped.
+        """
+        runner = self._started()
+        if runner.kind == "embed":
+            asked, *found = self._fitting(
+                [Tokens(await self._prompts.read(TextPrompt(text=text))) for text in (query, *texts)]
+            )
+            async with self._encoding(len(texts)):
+                return await runner.score(asked, found)
+        if runner.kind != "classify" or not runner.scores:
+            raise self._does_not("score")
+        pairs = self._fitting([await self._prompts.pair(query, text) for text in texts])
+        async with self._encoding(len(pairs)):
+            return await runner.score(pairs)
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probability of each label, per prompt, in order; needs a sequence classification model.
+
+        Raises:
+            UnsupportedFeature: The model is none, or a cross-encoder, which scores.
+            ContextOverflow: A prompt is longer than the model takes.
+            Cancelled: The engine was stopped.
+        """
+        runner = self._started()
+        if runner.kind != "classify" or runner.scores:
+            raise self._does_not("classify")
+        inputs = self._fitting([Tokens(await self._prompts.read(prompt)) for prompt in prompts])
+        async with self._encoding(len(inputs)):
+            return await runner.classify(inputs)
+
+    def _does_not(self, verb: str) -> UnsupportedFeature:
+        return UnsupportedFeature(f"{self._model} is no model to {verb} with", param="model")
+
+    def _fitting(self, inputs: list[Tokens]) -> list[Tokens]:
+        """Return the inputs. Raises :class:`ContextOverflow` if one is longer than the model takes."""
+        if too_long := next((one for one in inputs if len(one.ids) > self._context), None):
+            raise context_overflow(len(too_long.ids), None, self._context)
+        return inputs
+
+    @contextlib.asynccontextmanager
+    async def _encoding(self, sequences: int) -> AsyncIterator[None]:
+        """Count sequences as running; what a stop ends is :class:`Cancelled`."""
+        self._meter.add(sequences)
         try:
-            return await embedder.embed(ids, dimensions)
+            yield
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if self._stopping and task is not None and not task.cancelling():
                 raise Cancelled("the engine was stopped") from error
             raise
         finally:
-            self._meter.remove(len(ids))
+            self._meter.remove(sequences)
 
 
 async def _to_the_end(change: Coroutine[Any, Any, None]) -> None:

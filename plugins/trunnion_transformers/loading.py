@@ -20,7 +20,9 @@ logger = logging.getLogger("trunnion.transformers")
 
 _ONE_AT_A_TIME: Final = threading.Lock()
 """Loading sets torch's default dtype for the whole process."""
+Kind = Literal["generate", "embed", "classify"]
 _CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_CLASSIFIES: Final = "ForSequenceClassification"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Loaded:
     model: Any
     tokenizer: Any
     path: str
-    kind: Literal["generate", "embed"]
+    kind: Kind
     device: Literal["cpu", "cuda"]
     context: int
     eos: tuple[int, ...] = ()
@@ -63,7 +65,7 @@ def load(model: str, config: TransformersConfig) -> Loaded:
     """Load a model as configured.
 
     Raises:
-        ConfigError: There is no GPU, or the model is neither for completions nor for embeddings.
+        ConfigError: There is no GPU, or the model is one that this engine does not run.
         Exception: Whatever the library raises, to be mapped by :func:`.errors.load_error`.
     """
     path = str(Path(model).expanduser()) if model.startswith("~") else model
@@ -75,7 +77,11 @@ def load(model: str, config: TransformersConfig) -> Loaded:
     with _ONE_AT_A_TIME, _no_progress_bar():
         described = transformers.AutoConfig.from_pretrained(path, **hub)
         kind = kind_of(path, described, config.runner)
-        cls = transformers.AutoModelForCausalLM if kind == "generate" else transformers.AutoModel
+        cls = {
+            "generate": transformers.AutoModelForCausalLM,
+            "embed": transformers.AutoModel,
+            "classify": transformers.AutoModelForSequenceClassification,
+        }[kind]
         kwargs = {"dtype": _dtype(config, described, device, torch), **hub}
         if config.attention != "auto":
             kwargs["attn_implementation"] = config.attention
@@ -89,7 +95,7 @@ def load(model: str, config: TransformersConfig) -> Loaded:
         path=path,
         kind=kind,
         device=device,
-        context=_context(text, tokenizer if kind == "embed" else None),
+        context=_context(text, None if kind == "generate" else tokenizer),
         eos=_eos(network, text) if kind == "generate" else (),
         defaults=_defaults(network),
     )
@@ -117,13 +123,15 @@ def _device(config: TransformersConfig, *, has_gpu: bool) -> Literal["cpu", "cud
     return config.device
 
 
-def kind_of(path: str, described: Any, runner: str) -> Literal["generate", "embed"]:
+def kind_of(path: str, described: Any, runner: str) -> Kind:
     """Return what a model is for: as configured, else by its files and the name of its class."""
-    if runner in ("generate", "embed"):
+    if runner in ("generate", "embed", "classify"):
         return runner  # type: ignore[return-value]
+    names = tuple(getattr(described, "architectures", None) or ())
+    if any(name.endswith(_CLASSIFIES) for name in names):
+        return "classify"
     if (Path(path) / "modules.json").exists():
         return "embed"
-    names = tuple(getattr(described, "architectures", None) or ())
     if getattr(described, "is_encoder_decoder", False):
         raise ConfigError(f"{path} is an encoder-decoder model, which continuous batching does not run", param="model")
     return "generate" if not names or any(name.endswith(_CAUSAL) for name in names) else "embed"

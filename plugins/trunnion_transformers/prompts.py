@@ -9,6 +9,8 @@ from typing import Any, Final
 from trunnion.errors import InvalidArgument, UnsupportedFeature
 from trunnion.requests import Prompt, TextPrompt, TokensPrompt
 
+from .encoder import Tokens
+
 _SHORT_TEXT: Final = 4096
 """Characters up to which text is tokenized in the event loop; more goes to a thread."""
 
@@ -43,6 +45,20 @@ class PromptReader:
             message = f"the prompt holds a token id outside the model's vocabulary of {self._vocabulary}"
             raise InvalidArgument(message, param="prompt")
         return ids
+
+    async def pair(self, query: str, text: str) -> Tokens:
+        """Return a query and a text as the model's own tokenizer joins them.
+
+        Raises:
+            UnsupportedFeature: The model has no tokenizer.
+            InvalidArgument: The tokenizer knows tokens that the model does not.
+        """
+        if self._tokenizer is None:
+            raise UnsupportedFeature("the model has no tokenizer to join a query and a text with", param="model")
+        encode = partial(self._tokenizer, query, text)
+        made = encode() if len(query) + len(text) < _SHORT_TEXT else await asyncio.to_thread(encode)
+        ids = await self.read(TokensPrompt(token_ids=made["input_ids"]))
+        return Tokens(ids, sum(made.get("token_type_ids") or ()))
 
     def text_of(self, token: int) -> str:
         """Return the text of one token; empty without a tokenizer."""

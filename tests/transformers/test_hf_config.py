@@ -129,14 +129,20 @@ def test_a_gpu_is_left_to_the_library():
 
 @pytest.mark.parametrize(
     ("names", "wanted"),
-    [(["LlamaForCausalLM"], "generate"), (["GPT2LMHeadModel"], "generate"), (["BertModel"], "embed"), ([], "generate")],
+    [
+        (["LlamaForCausalLM"], "generate"),
+        (["GPT2LMHeadModel"], "generate"),
+        (["BertModel"], "embed"),
+        ([], "generate"),
+        (["BertForSequenceClassification"], "classify"),
+    ],
 )
 def test_auto_goes_by_the_model(tmp_path, names, wanted):
     described = SimpleNamespace(architectures=names, is_encoder_decoder=False)
     assert kind_of(str(tmp_path), described, "auto") == wanted
     assert kind_of(str(tmp_path), described, "embed") == "embed"
     (tmp_path / "modules.json").write_text("[]")
-    assert kind_of(str(tmp_path), described, "auto") == "embed"
+    assert kind_of(str(tmp_path), described, "auto") == ("classify" if wanted == "classify" else "embed")
 
 
 def test_an_encoder_decoder_is_refused(tmp_path):

@@ -85,7 +85,7 @@ async def test_an_encoder_embeds_and_does_not_generate(encoder):
     engine = TransformersEngine(str(encoder), TransformersConfig(gc_freeze=False, max_requests_per_batch=2))
     info = await engine.start()
     assert (info.context_length, info.concurrency, info.details["width"]) == (64, 2, 16)
-    assert info.capabilities.protocols == {"embeds/1", "probes_health/1", "reports_load/1"}
+    assert info.capabilities.protocols == {"embeds/1", "scores/1", "probes_health/1", "reports_load/1"}
     assert info.capabilities.support("sampling.temperature") == "no"
     texts = [TextPrompt(text=text) for text in TEXTS]
     one, many = await asyncio.gather(engine.embed([texts[0]]), engine.embed([*texts, texts[0]]))
@@ -96,6 +96,13 @@ async def test_an_encoder_embeds_and_does_not_generate(encoder):
     assert await engine.embed([]) == []
     with pytest.raises(ContextOverflow, match="65"):
         await engine.embed([*texts, TokensPrompt(token_ids=[5] * 65)])
+    scores = await engine.score(TEXTS[0], [TEXTS[0], TEXTS[2]])
+    apart = sum(a * b for a, b in zip(one[0].vector, many[2].vector, strict=True))
+    assert [score.value for score in scores] == pytest.approx([1.0, apart], abs=1e-5)
+    assert [score.usage.prompt_tokens for score in scores] == [10, 5]
+    assert await engine.score("a", []) == []
+    with pytest.raises(UnsupportedFeature, match="classify"):
+        await engine.classify(texts)
     with pytest.raises(UnsupportedFeature):
         await engine.embed(texts, adapter="a")
     with pytest.raises(UnsupportedFeature):
