@@ -28,6 +28,7 @@ from .errors import internal_error, method_not_allowed, unknown_path
 from .listing import get_model, health, list_models, ready, version
 from .metrics import Metrics, metrics
 from .models import ModelDirectory, ModelHandle
+from .openapi import openapi
 from .responses.handlers import responses
 from .settings import HTTPSettings
 from .tokenizing import detokenize, tokenize
@@ -51,8 +52,9 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     "/ready": ("GET", ready),
     "/version": ("GET", version),
     "/metrics": ("GET", metrics),
+    "/openapi.json": ("GET", openapi),
 }
-_OPEN: Final = frozenset({"/health", "/ready", "/version", "/metrics"})
+_OPEN: Final = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json"})
 """Paths that never ask for a key: probes have none."""
 _MODEL: Final = "/v1/models/"
 _LONGEST_ID: Final = 128

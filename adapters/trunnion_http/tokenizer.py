@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable
 
-from trunnion.errors import InternalError, TrunnionError, UnsupportedFeature
+from trunnion.errors import InternalError, InvalidArgument, TrunnionError, UnsupportedFeature
 from trunnion.events import ChoiceDelta, GenerateEvent
 from trunnion.pipeline import Pipeline
 from trunnion.planner import Planner
@@ -24,7 +24,12 @@ class Tokenizes(Protocol):
         ...
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens included. Raises :class:`UnsupportedFeature`."""
+        """Return the text of token ids, special tokens included.
+
+        Raises:
+            UnsupportedFeature: There is no tokenizer.
+            InvalidArgument: An id is none of the vocabulary's.
+        """
         ...
 
 
@@ -69,6 +74,14 @@ class PipelineTokenizer:
 
     def _detokenize(self, token_ids: Sequence[int]) -> str:
         self._check()
+        largest = max(token_ids, default=None)
+        # Vocabularies are numbered from zero without gaps, and an id beyond them decodes to nothing.
+        if largest is not None and not self._text((largest, largest)):
+            msg = f"tokens holds {largest}, which is no token of model {self._pipeline.info.model!r}"
+            raise InvalidArgument(msg, param="tokens")
+        return self._text(token_ids)
+
+    def _text(self, token_ids: Sequence[int]) -> str:
         whole = SamplingParams(skip_special_tokens=False, include_stop_str_in_output=True)
         request = GenerateRequest(prompt=TokensPrompt(token_ids=()), request_id="", sampling=whole)
         transducer = cast("StreamStage", self._stage("detokenize")).open(request)

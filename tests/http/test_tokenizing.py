@@ -138,6 +138,7 @@ def test_a_handle_that_cannot_tokenize_says_so(web, model):
         ("/detokenize", {}, "tokens"),
         ("/detokenize", {"tokens": [-1]}, "tokens[0]"),
         ("/detokenize", {"tokens": ["x"]}, "tokens[0]"),
+        ("/detokenize", {"tokens": [5, 2_000_000_000, 6]}, "tokens"),
         ("/detokenize", {"tokens": [1], "x": 1}, "x"),
     ],
 )

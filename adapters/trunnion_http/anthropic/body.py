@@ -66,7 +66,7 @@ class ToolResultBlock(_Strict, tag_field="type", tag="tool_result"):
     """Hold what a call returned."""
 
     tool_use_id: str
-    content: str | Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": {"$ref": "#RESULTS"}})] = ""
+    content: str | list[dict[str, Any]] = ""
     is_error: bool | None = None
     cache_control: CacheControl | None = None
 
@@ -89,14 +89,12 @@ BLOCKS: Final[dict[str, type[Struct]]] = {
 RESULT_BLOCKS: Final = ("text", "image")
 """Blocks that a tool result may hold."""
 
-Blocks = Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": {"$ref": "#BLOCKS"}})]
-
 
 class Message(_Strict):
     """Hold one turn."""
 
     role: Literal["user", "assistant", "system"]
-    content: str | Blocks
+    content: str | list[dict[str, Any]]
 
 
 class Tool(_Strict):

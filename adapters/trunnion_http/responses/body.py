@@ -56,14 +56,12 @@ PARTS: Final[dict[str, type[Struct]]] = {
 }
 """Parts of messages and of outputs that are understood, by their type."""
 
-Parts = Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": {"$ref": "#PARTS"}})]
-
 
 class MessageItem(_Strict):
     """Hold a message; the type may be left out."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | Parts
+    content: str | list[dict[str, Any]]
     type: Literal["message"] | None = None
     id: str | None = None
     status: Status | None = None
@@ -84,7 +82,7 @@ class OutputItem(_Strict, tag_field="type", tag="function_call_output"):
     """Hold what a call returned."""
 
     call_id: str
-    output: str | Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": {"$ref": "#OUTPUTS"}})]
+    output: str | list[dict[str, Any]]
     id: str | None = None
     status: Status | None = None
 
@@ -155,7 +153,7 @@ class Tool(_Strict):
 class ResponsesBody(_Strict):
     """Hold a ``/v1/responses`` body."""
 
-    input: str | Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": {"$ref": "#ITEMS"}})]
+    input: str | list[dict[str, Any]]
     model: str | None = None
     instructions: str | None = None
     stream: bool | None = None
@@ -167,7 +165,7 @@ class ResponsesBody(_Strict):
     include: list[str] | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
-    tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": {"$ref": "#TOOL"}})] | None = None
+    tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None

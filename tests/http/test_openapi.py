@@ -1,0 +1,137 @@
+"""The OpenAPI document is the server: its routes and no others, and what it allows is answered as it says."""
+
+import contextlib
+
+import httpx
+import hypothesis
+import pytest
+from http_fakes import RunningServer
+from hypothesis import strategies as st
+
+import trunnion
+from trunnion_http import HTTPSettings, ModelDirectory, PipelineModel, create_app
+from trunnion_http.app import ROUTES
+from trunnion_http.openapi import document
+
+schemathesis = pytest.importorskip("schemathesis")
+
+from schemathesis import checks  # noqa: E402
+from schemathesis.specs.openapi import checks as openapi_checks  # noqa: E402
+
+CHECKS = [
+    checks.not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+]
+SCHEMA = schemathesis.openapi.from_dict(document())
+OPERATIONS = [operation.ok() for operation in SCHEMA.get_all_operations()]
+FUZZED = hypothesis.settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+
+HELLO = [{"role": "user", "content": "Hello"}]
+NEEDED = {
+    "/v1/chat/completions": ["messages"],
+    "/v1/completions": ["prompt"],
+    "/v1/embeddings": ["input"],
+    "/v1/messages": ["messages", "max_tokens"],
+    "/v1/messages/count_tokens": ["messages"],
+    "/v1/responses": ["input"],
+    "/tokenize": ["prompt"],
+    "/detokenize": ["tokens"],
+}
+SENSIBLE = {"messages": HELLO, "input": "Hello", "prompt": "Hello", "max_tokens": 8, "tokens": [5, 6]}
+
+
+@pytest.fixture(scope="module")
+def sim():
+    """Serve the simulated engine, with words and with a tokenizer of its own; answers are short."""
+    transformers = pytest.importorskip("transformers")
+    from trunnion_demo import model_path
+
+    transformers.AutoTokenizer.from_pretrained(model_path())  # its import takes longer than a server's start may
+    directory = ModelDirectory()
+
+    @contextlib.asynccontextmanager
+    async def lifespan():
+        short = {"max_model_len": 400, "default_max_tokens": 4, "eos_after": 8}
+        words = trunnion.engine_spec("sim", "sim", short)
+        ids = trunnion.engine_spec("sim", "sim", {**short, "tokenizer": str(model_path())})
+        async with trunnion.open_pipeline(words) as one, trunnion.open_pipeline(ids) as two:
+            directory.add(PipelineModel("words", one))
+            directory.add(PipelineModel("ids", two))
+            yield
+
+    app = create_app(directory, HTTPSettings(max_choices=64), lifespan=lifespan)
+    with RunningServer(app) as server, httpx.Client(base_url=server.url, timeout=20) as client:
+        yield client
+
+
+def test_every_route_is_described_and_none_else():
+    served = {(path, method.lower()) for path, (method, _) in ROUTES.items()} | {("/v1/models/{model}", "get")}
+    assert {(path, method) for path, methods in document()["paths"].items() for method in methods} == served
+
+
+def test_it_is_valid_and_served_without_a_key(sim):
+    SCHEMA.validate()
+    answer = sim.get("/openapi.json")
+    assert answer.json() == document()
+    assert answer.json()["openapi"] == "3.1.0"
+
+
+def test_refused_fields_are_told():
+    fields = document()["components"]["schemas"]["ResponsesBody"]["properties"]
+    assert fields["previous_response_id"]["type"] == "null"
+    assert "send the whole conversation" in fields["previous_response_id"]["description"]
+
+
+def filled(body, operation, sensible, kept):
+    """Return a body with what must be there, and with all of the rest, or with one field of it."""
+    if sensible == "none":
+        return body
+    if sensible == "all but one":
+        names = sorted(body)
+        body = {name: body[name] for name in names[kept % len(names) :][:1]} if names else {}
+    needed = NEEDED.get(operation.path, ())
+    return body | {key: SENSIBLE[key] for key in SENSIBLE if key in body or key in needed}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.path)
+def test_whatever_it_allows_is_answered_as_it_says(sim, operation):
+    """As it comes, and with sensible values where anything else fails early."""
+    seen = set()
+
+    sensible = st.sampled_from(["none", "all", "all but one"])
+
+    @hypothesis.given(operation.as_strategy(), st.sampled_from(["words", "ids"]), sensible, st.integers(0, 99))
+    @FUZZED
+    def ask(case, name, sensible, kept):
+        if isinstance(case.body, dict):
+            case.body = filled(case.body, operation, sensible, kept) | {"model": name}
+        if case.path_parameters:
+            case.path_parameters["model"] = name
+        response = case.call(base_url=str(sim.base_url))
+        case.validate_response(response, checks=CHECKS)
+        seen.add(response.status_code)
+
+    ask()
+    assert 200 in seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.body], ids=lambda operation: operation.path)
+def test_what_it_forbids_is_refused(sim, operation):
+    @hypothesis.given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE))
+    @FUZZED
+    def ask(case):
+        response = case.call(base_url=str(sim.base_url))
+        case.validate_response(response, checks=[*CHECKS, openapi_checks.negative_data_rejection])
+
+    ask()
