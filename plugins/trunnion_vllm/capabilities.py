@@ -14,6 +14,8 @@ UPPER_BOUND: Final = Capabilities.of(
     media_prompts=("messages", "text", "token_ids"),
     protocols=(
         "embeds/1",
+        "scores/1",
+        "classifies/1",
         "hot_adapters/1",
         "sleeps/1",
         "resets_cache/1",

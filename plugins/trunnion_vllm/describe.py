@@ -11,6 +11,7 @@ from trunnion.engine import EngineInfo, KVLayout, TokenizerRef
 
 from . import _vllm, kv_events, sleeping
 from .capabilities import UPPER_BOUND
+from .pooling import abilities
 
 _NO_LORA: Final = 'it takes adapters={...} or engine_kwargs={"enable_lora": true}'
 
@@ -77,7 +78,7 @@ def narrow(vllm_config: Any, tasks: tuple[str, ...], media: frozenset[str]) -> C
     if vllm_config.lora_config is None:
         lowered["adapter"] = (Support.NO, _NO_LORA)
     if "generate" not in tasks:
-        lowered = dict.fromkeys(FEATURES, (Support.NO, "the model embeds, it does not generate"))
+        lowered = dict.fromkeys(FEATURES, (Support.NO, "it runs with the pooling runner, which does not generate"))
     if vllm_config.scheduler_config.policy != "priority":
         lowered["priority"] = (Support.NO, 'it takes engine_kwargs={"scheduling_policy": "priority"}')
     if vllm_config.observability_config.otlp_traces_endpoint is None:
@@ -95,8 +96,14 @@ def narrow(vllm_config: Any, tasks: tuple[str, ...], media: frozenset[str]) -> C
 def lacking(vllm_config: Any, tasks: tuple[str, ...]) -> dict[str, str]:
     """Return the optional protocols that what was started does not have, with the reasons."""
     missing: dict[str, str] = {}
-    if "embed" not in tasks:
-        missing["embeds/1"] = 'the model generates; an embedding model, or runner="pooling", embeds'
+    able = abilities(tasks, vllm_config.model_config)
+    what = "the model generates" if "generate" in tasks else "the model is made for something else"
+    if not able.embeds:
+        missing["embeds/1"] = f'{what}; an embedding model, or runner="pooling", embeds'
+    if not able.scores:
+        missing["scores/1"] = f"{what}; an embedding model or a cross-encoder scores"
+    if not able.classifies:
+        missing["classifies/1"] = f"{what}; a sequence classification model of two labels or more classifies"
     if vllm_config.lora_config is None:
         missing["hot_adapters/1"] = _NO_LORA
     if not vllm_config.cache_config.enable_prefix_caching:

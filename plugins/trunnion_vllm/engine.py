@@ -8,14 +8,14 @@ import contextlib
 import gc
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from trunnion.engine import AdapterRef, Embedding, EngineInfo, LoadReport
+from trunnion.engine import AdapterRef, Classification, Embedding, EngineInfo, LoadReport, Score
 from trunnion.errors import Cancelled, EngineDead, InternalError, UnsupportedFeature
 from trunnion.events import GenerateEvent
-from trunnion.requests import GenerateRequest, Prompt
+from trunnion.requests import GenerateRequest, Prompt, TextPrompt
 from trunnion.sources import local_adapter
 from trunnion.startup import StartupClock
 
@@ -30,8 +30,10 @@ from .prompts import PromptMaker
 from .sleeping import Sleeper
 
 if TYPE_CHECKING:
+    from .pooling import Abilities
     from .sampling import SamplingConverter
 
+T = TypeVar("T")
 _POLL: Final = 0.01
 """Seconds between looks at what is still in flight while draining."""
 
@@ -59,6 +61,7 @@ class VLLMEngine:
         self._info: EngineInfo | None = None
         self._sampling: SamplingConverter | None = None
         self._prompts: PromptMaker | None = None
+        self._able: Abilities
         self._context = 0
         self._tracing = False
         self._stopping = False
@@ -111,6 +114,7 @@ class VLLMEngine:
         from . import _vllm
         from .describe import capacity, describe
         from .media import modalities
+        from .pooling import abilities
         from .sampling import SamplingConverter
 
         vllm_config = llm.vllm_config
@@ -126,6 +130,7 @@ class VLLMEngine:
         self._sampling = SamplingConverter(
             model_config.get_diff_sampling_param(), vocabulary=model_config.get_vocab_size()
         )
+        self._able = abilities(tasks, model_config)
         self._context = int(model_config.max_model_len)
         self._prompts = PromptMaker(llm, self._context)
         self._tracing = vllm_config.observability_config.otlp_traces_endpoint is not None
@@ -328,22 +333,73 @@ class VLLMEngine:
         self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
     ) -> list[Embedding]:
         """Return one embedding per prompt, in order; needs a model that embeds (``runner="pooling"``)."""
-        from .embedding import embed_one
+        from .pooling import embed_one
 
-        llm = self._running()
-        assert self._prompts is not None  # set by start()
+        llm, prompts_of = self._running(), self._prompts
+        assert prompts_of is not None  # set by start()
         slot = None if adapter is None else self._adapters.lease(adapter)
-        self._meter.in_flight += len(prompts)
-        tasks: list[asyncio.Task[Embedding]] = []
+        lora = None if slot is None else slot.request
+
+        async def one(prompt: Prompt) -> Embedding:
+            return await embed_one(llm, await prompts_of.token_ids(prompt), dimensions, lora, self._context)
+
         try:
-            ids = [await self._prompts.token_ids(prompt) for prompt in prompts]
-            lora = None if slot is None else slot.request
-            tasks += [asyncio.create_task(embed_one(llm, one, dimensions, lora, self._context)) for one in ids]
-            return list(await asyncio.gather(*tasks))
+            return await self._side_by_side([one(prompt) for prompt in prompts])
         finally:
-            for task in tasks:  # where one failed, the others are given up
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._meter.in_flight -= len(prompts)
             if slot is not None:
                 slot.release()
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Return one score per text, in order: a cross-encoder's, or the cosine of an embedding model's vectors.
+
+        Raises:
+            UnsupportedFeature: The model does neither.
+            ContextOverflow: A text, for a cross-encoder with the query, is longer than the model takes.
+        """
+        from .pooling import cosines, score_one
+
+        llm, prompts_of = self._running(), self._prompts
+        assert prompts_of is not None  # set by start()
+        if self._able.is_cross_encoder:
+
+            async def one(text: str) -> Score:
+                return await score_one(llm, *await prompts_of.pair(query, text), self._context)
+
+            return await self._side_by_side([one(text) for text in texts])
+        if not self._able.embeds:
+            raise UnsupportedFeature(f"{self._model} is no model to score with", param="model")
+        if not texts:
+            return []
+        asked, *found = await self.embed([TextPrompt(text=text) for text in (query, *texts)])
+        return cosines(asked, found)
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probability of each label, per prompt, in order; needs a sequence classification model.
+
+        Raises:
+            UnsupportedFeature: The model is none, or a cross-encoder, which scores.
+            ContextOverflow: A prompt is longer than the model takes.
+        """
+        from .pooling import classify_one
+
+        llm, prompts_of = self._running(), self._prompts
+        assert prompts_of is not None  # set by start()
+        if not self._able.classifies:
+            raise UnsupportedFeature(f"{self._model} is no model to classify with", param="model")
+
+        async def one(prompt: Prompt) -> Classification:
+            return await classify_one(llm, await prompts_of.token_ids(prompt), self._able.labels, self._context)
+
+        return await self._side_by_side([one(prompt) for prompt in prompts])
+
+    async def _side_by_side(self, works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """Run prompts that make no text; where one fails, the others are given up."""
+        self._meter.in_flight += len(works)
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._meter.in_flight -= len(works)

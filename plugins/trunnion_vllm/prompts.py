@@ -65,6 +65,14 @@ class PromptMaker:
             param="messages",
         )
 
+    async def pair(self, query: str, text: str) -> tuple[list[int], int | None]:
+        """Return a query and a text as the tokenizer joins them, and where the second begins if it tells them apart."""
+        with MAPPED:
+            encode = functools.partial(self._llm.get_tokenizer(), query, text)
+            made = encode() if len(query) + len(text) < _SHORT_TEXT else await asyncio.to_thread(encode)
+        kinds = made.get("token_type_ids") or ()
+        return list(made["input_ids"]), kinds.index(1) if 1 in kinds else None
+
     def _check_context(self, prompt_tokens: int, max_tokens: int | None) -> None:
         """Refuse what does not fit, as OpenAI's API and vLLM's own server do. Raises :class:`ContextOverflow`."""
         wanted = 1 if max_tokens is None else max_tokens
