@@ -8,8 +8,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-from trunnion import Completion, GenerateRequest, PipelineSpec, Prepared, get_registry
+from trunnion import PipelineSpec, Prepared, get_registry
 from trunnion.errors import TrunnionError
+from trunnion.pooling import PoolingRequest
+from trunnion.row_tasks import RowAnswer, RowRequest
 
 from .journal import Journal
 from .keys import RequestKeys
@@ -24,7 +26,7 @@ _REMEMBERED: Final = 4096
 class Answered(NamedTuple):
     """Hold an answer, and whether the engine was spared."""
 
-    completion: Completion
+    completion: RowAnswer
     replayed: bool = False
 
 
@@ -55,7 +57,7 @@ class Answerer:
         self._share = share
         self._keys = request_keys(spec) if journal is not None or cache is not None or deduplicate else None
         self._prepares = self._keys is not None or order is not None
-        self._shared: OrderedDict[bytes, asyncio.Future[Completion]] = OrderedDict()
+        self._shared: OrderedDict[bytes, asyncio.Future[RowAnswer]] = OrderedDict()
 
     @property
     def prices(self) -> Mapping[str, float] | None:
@@ -63,12 +65,13 @@ class Answerer:
         prices: Mapping[str, float] | None = self.supervisor.pipeline.info.details.get("prices")
         return prices
 
-    async def answer(self, request: GenerateRequest) -> Answered:
-        """Answer one request. Raises what :meth:`Supervisor.complete` raises, or that a journal cannot be written."""
+    async def answer(self, request: RowRequest) -> Answered:
+        """Answer one request. Raises what :meth:`Supervisor.answer` raises, or that a journal cannot be written."""
         if not self._prepares:
-            return Answered(await self.supervisor.complete(request))
+            return Answered(await self.supervisor.answer(request))
         prepared: Prepared | None = None
-        if not self.supervisor.pipeline.has_request_hooks:  # they may change what is rendered: the key is made before
+        hooked = self.supervisor.pipeline.has_request_hooks  # they may change what is rendered: the key is made before
+        if not hooked and not isinstance(request, PoolingRequest):
             (made,) = self.supervisor.pipeline.prepare([request])
             if isinstance(made, TrunnionError):
                 raise made
@@ -85,13 +88,13 @@ class Answerer:
             self._journal.add(key, answered.completion)
         return answered
 
-    async def _ask(self, request: GenerateRequest, prepared: Prepared | None) -> Completion:
+    async def _ask(self, request: RowRequest, prepared: Prepared | None) -> RowAnswer:
         if self._order is None:
-            return await self.supervisor.complete(request, prepared)
+            return await self.supervisor.answer(request, prepared)
         async with self._order.slot(prompt_key(request.prompt if prepared is None else prepared.request.prompt)):
-            return await self.supervisor.complete(request, prepared)
+            return await self.supervisor.answer(request, prepared)
 
-    async def _beyond_journal(self, key: bytes, request: GenerateRequest, prepared: Prepared | None) -> Answered:
+    async def _beyond_journal(self, key: bytes, request: RowRequest, prepared: Prepared | None) -> Answered:
         if not self._may_share(request):
             return Answered(await self._ask(request, prepared))
         if self._cache is not None:
@@ -110,9 +113,9 @@ class Answerer:
             self._cache.add(key, completion)
         return Answered(completion)
 
-    async def _asked_for_all(self, key: bytes, request: GenerateRequest, prepared: Prepared | None) -> Completion:
+    async def _asked_for_all(self, key: bytes, request: RowRequest, prepared: Prepared | None) -> RowAnswer:
         """Ask once for all the rows of a key; if that fails, so do those that waited for it, and the next one asks."""
-        shared: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        shared: asyncio.Future[RowAnswer] = asyncio.get_running_loop().create_future()
         self._shared[key] = shared
         try:
             completion = await self._ask(request, prepared)
@@ -129,15 +132,15 @@ class Answerer:
             self._shared.popitem(last=False)
         return completion
 
-    def _may_share(self, request: GenerateRequest) -> bool:
+    def _may_share(self, request: RowRequest) -> bool:
         if self._cache is None and not self._deduplicate:
             return False
         return self._share == "all" or is_deterministic(request)
 
 
-def is_deterministic(request: GenerateRequest) -> bool:
-    """Tell whether the same request gives the same answer again: drawn greedily, or by a seed of its own."""
-    return request.sampling.temperature == 0 or request.sampling.seed is not None
+def is_deterministic(request: RowRequest) -> bool:
+    """Tell whether the same request gives the same answer again: drawn greedily, by a seed of its own, or not drawn."""
+    return isinstance(request, PoolingRequest) or request.sampling.temperature == 0 or request.sampling.seed is not None
 
 
 def request_keys(spec: PipelineSpec) -> RequestKeys:

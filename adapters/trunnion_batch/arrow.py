@@ -7,6 +7,9 @@ from typing import Final
 
 import pyarrow as pa
 
+from trunnion.pooling import Task
+from trunnion.row_tasks import TASK_COLUMNS
+
 _ERROR: Final = pa.struct(
     [
         ("type", pa.string()),
@@ -41,7 +44,24 @@ OUTPUT_TYPES: Final[Mapping[str, pa.DataType]] = {
 """The Arrow type of every column of :data:`trunnion.rows.OUTPUT_COLUMNS`."""
 
 
-def output_schema(input_schema: pa.Schema | None) -> pa.Schema:
+_FLOATS: Final = pa.list_(pa.float32())
+_TYPES: Final[Mapping[str, pa.DataType]] = {
+    **OUTPUT_TYPES,
+    "embedding": _FLOATS,
+    "predicted_label": pa.string(),
+    "label_names": pa.list_(pa.string()),
+    "label_probabilities": _FLOATS,
+    "scores": _FLOATS,
+}
+
+
+def output_types(task: Task = "generate") -> dict[str, pa.DataType]:
+    """Return the Arrow type of every output column of a task."""
+    return {name: _TYPES[name] for name in TASK_COLUMNS[task]}
+
+
+def output_schema(input_schema: pa.Schema | None, task: Task = "generate") -> pa.Schema:
     """Return the schema of the output columns, behind the fields of an input schema."""
-    kept = [] if input_schema is None else [field for field in input_schema if field.name not in OUTPUT_TYPES]
-    return pa.schema([*kept, *(pa.field(name, kind) for name, kind in OUTPUT_TYPES.items())])
+    types = output_types(task)
+    kept = [] if input_schema is None else [field for field in input_schema if field.name not in types]
+    return pa.schema([*kept, *(pa.field(name, kind) for name, kind in types.items())])

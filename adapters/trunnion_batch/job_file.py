@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trunnion import MediaPolicy
 from trunnion.errors import ConfigError
+from trunnion.pooling import Task
 
 from .answering import Share
 from .recovery import Recovery
@@ -35,6 +36,14 @@ class JobFile(BaseModel):
 
     input: str = Field(description="Rows: a .jsonl or .parquet file.")
     output: str = Field(description="A .jsonl or .parquet file.")
+    task: Task = Field(
+        default="generate",
+        description="generate: text; embed: a vector for `prompt`; classify: probabilities of labels for `prompt`; "
+        "score: how well each of `texts` answers `query`.",
+    )
+    dimensions: int | None = Field(
+        default=None, ge=1, description="With embed: length of the vectors, where the model can cut them."
+    )
     engine: str | None = Field(default=None, description="Engine plugin; if left out, the one that suits best.")
     model: str | None = Field(default=None, description="Path or name of the model.")
     config: dict[str, Any] = Field(default_factory=dict, description="The engine's settings.")

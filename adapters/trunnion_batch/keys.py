@@ -10,6 +10,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from trunnion import EngineSpec, GenerateRequest, Prepared, Prompt, TextPrompt, TokensPrompt
+from trunnion.pooling import PoolingRequest
+from trunnion.row_tasks import RowRequest
 
 KEY_BYTES: Final = 16
 _FORMAT: Final = 1
@@ -30,9 +32,13 @@ class RequestKeys:
         self._base = hashlib.blake2b(_json(identity), digest_size=KEY_BYTES)
         self._seen: dict[int, tuple[object, bytes]] = {}
 
-    def key(self, asked: GenerateRequest, prepared: Prepared | None = None) -> bytes:
+    def key(self, asked: RowRequest, prepared: Prepared | None = None) -> bytes:
         """Return the key of a request; ``prepared`` has its rendered prompt."""
         digest = self._base.copy()
+        if isinstance(asked, PoolingRequest):
+            digest.update(_json([asked.task, asked.texts, asked.dimensions, asked.adapter]))
+            _add_prompt(digest, asked.prompt)
+            return digest.digest()
         digest.update(self._sampling(asked))
         rest = _rest(asked)
         if rest:

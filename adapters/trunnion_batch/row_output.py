@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from trunnion.errors import ConfigError, InternalError
+from trunnion.pooling import Task
 
 from .row_input import file_format, import_parquet
 
@@ -90,11 +91,11 @@ class JsonlOutput(RowOutput):
 class ParquetOutput(RowOutput):
     """Write Parquet with the schema of a Parquet input and the output columns."""
 
-    def __init__(self, path: Path, input_schema: Any) -> None:
+    def __init__(self, path: Path, input_schema: Any, task: Task = "generate") -> None:
         from .arrow import output_schema
 
         super().__init__(path)
-        self._schema = output_schema(input_schema)
+        self._schema = output_schema(input_schema, task)
         self._writer = import_parquet().ParquetWriter(self.temporary, self._schema)
         self._buffer: list[dict[str, Any]] = []
 
@@ -121,9 +122,10 @@ class ParquetOutput(RowOutput):
 class SpooledParquetOutput(JsonlOutput):
     """Write JSON lines first and Parquet at the end: only all the rows tell the columns of a JSONL input."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, task: Task = "generate") -> None:
         import_parquet()
         super().__init__(path)
+        self._task = task
 
     def commit(self) -> None:
         """Turn the lines into Parquet, in two passes of bounded memory."""
@@ -136,7 +138,7 @@ class SpooledParquetOutput(JsonlOutput):
         assert self.temporary is not None
         made = self.temporary.with_suffix(".parquet.tmp")
         try:
-            schema = output_schema(None)
+            schema = output_schema(None, self._task)
             fixed = frozenset(schema.names)
             for rows in _groups(self.temporary):
                 schema = pa.unify_schemas([schema, _inferred(rows, skip=fixed)], promote_options="permissive")
@@ -191,8 +193,8 @@ def check_output(name: str, *, source: str, overwrite: bool, what: str = "OUTPUT
     return kind
 
 
-def open_output(name: str, stream: TextIO | None, input_schema: Any) -> RowOutput:
-    """Open the output by its name, which was checked; ``stream`` is where "-" goes.
+def open_output(name: str, stream: TextIO | None, input_schema: Any, task: Task = "generate") -> RowOutput:
+    """Open the output by its name, which was checked; ``stream`` is where "-" goes, ``task`` what the columns are of.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -203,7 +205,7 @@ def open_output(name: str, stream: TextIO | None, input_schema: Any) -> RowOutpu
     try:
         if file_format(name, "OUTPUT") == "jsonl":
             return JsonlOutput(path)
-        return SpooledParquetOutput(path) if input_schema is None else ParquetOutput(path, input_schema)
+        return SpooledParquetOutput(path, task) if input_schema is None else ParquetOutput(path, input_schema, task)
     except OSError as error:
         raise ConfigError(f"OUTPUT {name} cannot be written: {error.strerror}", param="OUTPUT") from error
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from trunnion import GenerateRequest
 from trunnion.errors import InternalError, TrunnionError
-from trunnion.rows import RowOptions, completion_to_columns, error_columns, row_to_request
+from trunnion.row_tasks import RowRequest, answer_columns, failed_columns, task_request
+from trunnion.rows import RowOptions
 
 from .account import Account
 from .answering import Answerer
@@ -168,7 +168,7 @@ class BatchRun:
             row = item.row if self._preprocess is None else {**item.row, **self._preprocess(item.row)}
             answerer, request = self._request(row)
             answered = await answerer.answer(request)
-            columns = completion_to_columns(answered.completion)
+            columns = answer_columns(answered.completion)
             final = None
             if self._postprocess is not None:
                 final = {**self._postprocess({**row, **columns}), "error": None}
@@ -178,20 +178,20 @@ class BatchRun:
         except TrunnionError as error:
             if self._raise or error.param == "journal":  # a journal that cannot be written keeps no promise
                 raise
-            return Done(error_columns(error))
+            return Done(failed_columns(error, self._options.task))
         except Exception as error:
             failure = InternalError(f"{type(error).__name__}: {error}")
             if self._raise:
                 raise failure from error
-            return Done(error_columns(failure))
+            return Done(failed_columns(failure, self._options.task))
 
-    def _request(self, row: dict[str, Any]) -> tuple[Answerer, GenerateRequest]:
+    def _request(self, row: dict[str, Any]) -> tuple[Answerer, RowRequest]:
         """Return the request of a row, and who answers it."""
         place, rest = 0, None
         if self._routes.names:
             place, rest = self._routes.of(row.get(self._options.columns.model))
         answerer, options = self._asked[place]
-        return answerer, row_to_request({**row, options.columns.model: rest} if place else row, options)
+        return answerer, task_request({**row, options.columns.model: rest} if place else row, options)
 
     async def _write(self) -> None:
         while True:

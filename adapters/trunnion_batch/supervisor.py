@@ -10,8 +10,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from trunnion import Completion, Embedding, GenerateRequest, Pipeline, PipelineSpec, Prepared, Prompt, collect
+from trunnion import (
+    Classification,
+    Completion,
+    Embedding,
+    GenerateRequest,
+    Pipeline,
+    PipelineSpec,
+    Prepared,
+    Prompt,
+    Score,
+    collect,
+)
 from trunnion.errors import DeadlineExceeded, EngineDead, TrunnionError
+from trunnion.pooling import PoolingRequest
+from trunnion.row_tasks import RowAnswer, RowRequest
 
 from .admission import ALONE, Admission
 from .recovery import Recovery
@@ -163,17 +176,41 @@ class Supervisor:
         self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
     ) -> list[Embedding]:
         """Embed prompts, on as many engines as it takes; see :meth:`complete` for what it raises."""
+        return await self._pooled(lambda pipeline: pipeline.embed(prompts, dimensions=dimensions, adapter=adapter))
 
-        async def ask(pipeline: Pipeline, deadline: float | None) -> list[Embedding]:
-            work = pipeline.embed(prompts, dimensions=dimensions, adapter=adapter)
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Score texts, on as many engines as it takes; see :meth:`complete` for what it raises."""
+        return await self._pooled(lambda pipeline: pipeline.score(query, texts))
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Classify prompts, on as many engines as it takes; see :meth:`complete` for what it raises."""
+        return await self._pooled(lambda pipeline: pipeline.classify(prompts))
+
+    async def answer(
+        self,
+        request: RowRequest,
+        prepared: Prepared | None = None,
+        *,
+        deaths: int = 0,
+        watch: SuspectWatch | None = None,
+    ) -> RowAnswer:
+        """Answer one row of any task; see :meth:`complete`."""
+        if isinstance(request, PoolingRequest):
+            return await self._pooled(lambda pipeline: pipeline.pool(request), deaths, watch)
+        return await self.complete(request, prepared, deaths=deaths, watch=watch)
+
+    async def _pooled(
+        self, begin: Callable[[Pipeline], Awaitable[T]], deaths: int = 0, watch: SuspectWatch | None = None
+    ) -> T:
+        async def ask(pipeline: Pipeline, deadline: float | None) -> T:
             if deadline is None:
-                return await work
+                return await begin(pipeline)
             try:
-                return await asyncio.wait_for(work, max(0.0, deadline - time.time()))
+                return await asyncio.wait_for(begin(pipeline), max(0.0, deadline - time.time()))
             except TimeoutError as error:
                 raise DeadlineExceeded("the row took longer than row_timeout") from error
 
-        return await self._persist(ask, 0, None)
+        return await self._persist(ask, deaths, watch)
 
     async def _persist(
         self, ask: Callable[[Pipeline, float | None], Awaitable[T]], deaths: int, watch: SuspectWatch | None

@@ -23,6 +23,15 @@ class ShareAnswers(StrEnum):
     ALL = "all"
 
 
+class TaskName(StrEnum):
+    """Say what is asked of the model."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    CLASSIFY = "classify"
+    SCORE = "score"
+
+
 JournalOption = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trunnion import get_registry
 from trunnion.errors import ConfigError, InvalidArgument
-from trunnion.rows import OUTPUT_COLUMNS, RowColumns, error_columns
+from trunnion.row_tasks import TASK_COLUMNS, failed_columns
+from trunnion.rows import RowColumns
 from trunnion_batch.row_input import parse_line
 from trunnion_batch.templates import RowTemplate
 
@@ -21,6 +22,7 @@ from .state import STATE
 
 if TYPE_CHECKING:
     from trunnion import EngineSpec
+    from trunnion.pooling import Task
     from trunnion.rows import RowOptions
     from trunnion_batch.job_file import JobFile
     from trunnion_ray.data import ProcessorConfig
@@ -66,6 +68,8 @@ def processor_config(
         size = min(given.prefix_window, _BLOCK)
         held = {"prefix_order": True, "batch_size": size, "max_concurrent_batches": -(-given.prefix_window // size)}
     return ProcessorConfig(
+        task=given.task,
+        dimensions=given.dimensions,
         engine=spec.engine,
         model=spec.model,
         config=dict(spec.config),
@@ -110,11 +114,11 @@ def _run(job: Job, given: JobFile) -> None:
     replicas = sum((given.replicas, *(one.replicas for one in given.models.values())))
     job.progress.replicas = replicas
     try:
-        for row in written if parquet else _with_lines(written, job.postprocess):
+        for row in written if parquet else _with_lines(written, job.postprocess, given.task):
             job.output.write(row)
             if job.dead_letters is not None and row["error"] is not None:
                 job.dead_letters.write(
-                    {name: row[name] for name in row if name == "error" or name not in OUTPUT_COLUMNS}
+                    {name: row[name] for name in row if name == "error" or name not in TASK_COLUMNS[given.task]}
                 )
             job.account.add(row)
             job.progress.update(row)
@@ -151,16 +155,18 @@ class _Request:
         return json.dumps(value)
 
 
-def _with_lines(rows: Iterator[Mapping[str, Any]], postprocess: RowTemplate | None) -> Iterator[dict[str, Any]]:
+def _with_lines(
+    rows: Iterator[Mapping[str, Any]], postprocess: RowTemplate | None, task: Task
+) -> Iterator[dict[str, Any]]:
     """Give each answer the columns of its line back, or make it what a template says."""
     for number, row in enumerate(rows, 1):
         source = parse_line(row[_LINE].encode(), number)
-        answer = {name: row[name] for name in OUTPUT_COLUMNS}
-        whole = {**source.row, **(answer if source.error is None else error_columns(source.error))}
+        answer = {name: row[name] for name in TASK_COLUMNS[task]}
+        whole = {**source.row, **(answer if source.error is None else failed_columns(source.error, task))}
         if postprocess is None or whole["error"] is not None:
             yield whole
             continue
         try:
             yield {**postprocess(whole), "error": None}
         except InvalidArgument as error:
-            yield {**source.row, **error_columns(error)}
+            yield {**source.row, **failed_columns(error, task)}

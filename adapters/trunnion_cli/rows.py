@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from .batch_options import (
     ShareAnswers,
     StallTimeout,
     Summary,
+    TaskName,
     recovery_settings,
     summary_path,
 )
@@ -60,6 +61,12 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Path or name of the model.")] = None,
     *,
+    task: Annotated[
+        TaskName, typer.Option(help="generate text; embed or classify prompts; or score how well texts answer a query.")
+    ] = TaskName.GENERATE,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --task embed: length of the vectors.")
+    ] = None,
     engine: Engine = None,
     settings: Settings = None,
     adapter: Adapters = None,
@@ -112,7 +119,8 @@ def run(
     """Answer every row of INPUT and write it, with the answer or its error, to OUTPUT, in the same order.
 
     A row holds `messages`, `prompt` or `prompt_token_ids`, and may hold `sampling_params`, `model` (an adapter),
-    `tools`, `tool_choice` and `response_format`. Every input column is kept. Ends with 1 if every row failed, and with
+    `tools`, `tool_choice` and `response_format`; with --task score it holds `query` and `texts`. Every input column is
+    kept. Ends with 1 if every row failed, and with
     130 if Ctrl-C stopped it: the rows in flight are finished first.
     """
     from trunnion_batch.job_file import JobFile, read_job
@@ -131,6 +139,8 @@ def run(
     job = JobFile(
         input=source,
         output=target,
+        task=task.value,
+        dimensions=dimensions,
         engine=engine,
         model=model,
         config=parse_assignments("--set", settings or ()),
@@ -157,9 +167,9 @@ def run(
 
 
 _FLAGS = {
-    "model": "model", "engine": "engine", "settings": "config", "adapter": "adapters", "hook": "hooks",
-    "media": "media", "sampling": "sampling", "prompt_column": "columns", "messages_column": "columns",
-    "model_column": "columns",
+    "task": "task", "dimensions": "dimensions", "model": "model", "engine": "engine", "settings": "config",
+    "adapter": "adapters", "hook": "hooks", "media": "media", "sampling": "sampling",
+    "prompt_column": "columns", "messages_column": "columns", "model_column": "columns",
     "on_error": "on_error", "concurrency": "concurrency", "prefix_window": "prefix_window", "ray": "ray",
     "journal": "journal", "cache": "cache",
     "deduplicate": "deduplicate", "share": "share", "dead_letters": "dead_letters", "max_error_rate": "max_error_rate",
@@ -184,7 +194,10 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
     if given.replicas != 1 and not given.ray:
         raise typer.BadParameter("--replicas needs --ray")
     names = frozenset({given.model}) if given.model else frozenset()
-    options = RowOptions(columns=_columns(RowColumns, given.columns), sampling=given.sampling, base_models=names)
+    asked: dict[str, Any] = {"task": given.task, "dimensions": given.dimensions}
+    options = RowOptions(
+        columns=_columns(RowColumns, given.columns), sampling=given.sampling, base_models=names, **asked
+    )
     if given.ray and given.input == "-":
         raise typer.BadParameter("--ray reads a file; stdin is read in process alone")
     if given.ray and given.deduplicate:
@@ -204,6 +217,7 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
                 columns=options.columns,
                 sampling=one.sampling,
                 base_models=frozenset({one.model}) if one.model else frozenset(),
+                **asked,
             ),
         )
         for name, one in given.models.items()
@@ -216,7 +230,7 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
         typer.echo("\n".join(job_plan(given, spec, further, rows, options)))
         return
     schema = rows.schema if postprocess is None else None  # the columns are then others
-    output = open_output(given.output, claim_stdout() if given.output == "-" else None, schema)
+    output = open_output(given.output, claim_stdout() if given.output == "-" else None, schema, given.task)
     account = Account(max_error_rate=given.max_error_rate)
     job = Job(
         spec=spec,
@@ -225,7 +239,7 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
         media=given.media,
         rows=rows,
         output=output,
-        dead_letters=None if given.dead_letters is None else open_output(given.dead_letters, None, None),
+        dead_letters=None if given.dead_letters is None else open_output(given.dead_letters, None, None, given.task),
         options=options,
         preprocess=preprocess,
         postprocess=postprocess,

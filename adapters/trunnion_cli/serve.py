@@ -30,6 +30,10 @@ def serve(
         str | None,
         typer.Option(metavar="VARIABLE", help="Environment variable with the accepted API keys, comma separated."),
     ] = None,
+    max_requests: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Requests inside a process at once; more get 429 and Retry-After."),
+    ] = None,
     drain: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Time for requests in flight once stopped.")
     ] = 5.0,
@@ -46,7 +50,7 @@ def serve(
     spec = build_spec(engine, model, settings, adapter)
     hooks, policy = hook_settings(hook), media_policy(media)
     served = name or served_name(spec)
-    http = HTTPSettings(api_keys_env=api_keys_env)
+    http = HTTPSettings(api_keys_env=api_keys_env, max_requests=max_requests)
     if ray:
         from .serve_ray import serve_on_ray
 

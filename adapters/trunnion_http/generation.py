@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -20,6 +21,7 @@ from .settings import HTTPSettings
 from .wire import ChatBody, GenerationBody, output_format
 
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
+_TIMEOUT: Final = b"x-request-timeout"
 _BODY: Final = "http.response.body"
 
 
@@ -86,6 +88,8 @@ def compose(
     if session is None and b"x-session-id" in headers:
         session = headers[b"x-session-id"].decode("latin-1")
     timeout = settings.request_timeout
+    if _TIMEOUT in headers:
+        timeout = _shorter(headers[_TIMEOUT], timeout)
     return GenerateRequest(
         prompt=prompt,
         request_id=request_id,
@@ -105,6 +109,18 @@ def compose(
         trace=trace,
         extra=extra,
     )
+
+
+def _shorter(value: bytes, limit: float | None) -> float:
+    """Return the seconds that a client gives its request, at most the limit. Raises :class:`InvalidArgument`."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        msg = f"X-Request-Timeout must be a positive number of seconds, not {value.decode('latin-1')[:40]!r}"
+        raise InvalidArgument(msg, param="X-Request-Timeout")
+    return seconds if limit is None else min(seconds, limit)
 
 
 def check_choices(choices: int, settings: HTTPSettings, param: str) -> None:

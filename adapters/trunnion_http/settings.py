@@ -15,10 +15,19 @@ class HTTPSettings(PluginConfig):
         default=60.0, gt=0, description="Seconds a body that comes in pieces may take from its first piece; then 408."
     )
     request_timeout: float | None = Field(
-        default=None, gt=0, description="Seconds a generation may take, as the request's deadline; None for no limit."
+        default=None,
+        gt=0,
+        description="Seconds a generation may take, as the request's deadline; None for no limit. A client's header "
+        "X-Request-Timeout may ask for less.",
     )
     max_choices: int = Field(
         default=1024, ge=1, description="Most choices of one request: prompts times n; more is a 400."
+    )
+    max_requests: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests inside one process at once, running or waiting; more are refused with 429 and "
+        "Retry-After. None for no limit.",
     )
     api_keys_env: str | None = Field(
         default=None,

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from .engine import Classification, Classifies, Embedding, Embeds, Engine, EngineInfo, Score, Scores
-from .errors import InternalError, TrunnionError, UnsupportedFeature
+from .errors import InternalError, InvalidArgument, TrunnionError, UnsupportedFeature
 from .events import Usage
-from .requests import Prompt
+from .pooling import PoolingAnswer, PoolingRequest
+from .requests import Prompt, TextPrompt
 
 P = TypeVar("P")
 
@@ -51,6 +52,24 @@ class Pooling:
                 else Classification(probabilities={str(k): float(v) for k, v in one.items()}, usage=_UNCOUNTED)
                 for one in self._one_each(made, prompts, "classifications")
             ]
+
+    async def answer(self, request: PoolingRequest) -> PoolingAnswer:
+        """Return the answer to a request of any task."""
+        if request.task == "embed":
+            (vector,) = await self.embed([request.prompt], dimensions=request.dimensions, adapter=request.adapter)
+            return PoolingAnswer(task="embed", vector=vector.vector, usage=vector.usage)
+        if request.task == "classify":
+            (found,) = await self.classify([request.prompt])
+            return PoolingAnswer(task="classify", probabilities=found.probabilities, usage=found.usage)
+        if not isinstance(request.prompt, TextPrompt):
+            raise InvalidArgument(f"the query of a score is text, not {request.prompt.kind}", param="query")
+        scores = await self.score(request.prompt.text, request.texts)
+        usage = Usage(
+            prompt_tokens=sum(one.usage.prompt_tokens for one in scores),
+            completion_tokens=0,
+            cached_tokens=sum(one.usage.cached_tokens for one in scores),
+        )
+        return PoolingAnswer(task="score", scores=[one.value for one in scores], usage=usage)
 
     def _needed(self, protocol: type[P], name: str, lacking: str) -> P:
         info, engine = self._info, self._engine

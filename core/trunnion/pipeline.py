@@ -23,6 +23,7 @@ from .explain import explain
 from .fetch import OnProgress
 from .hooks import HookChain, RequestSummary
 from .planner import Plan
+from .pooling import PoolingAnswer, PoolingRequest
 from .preparation import Prepared, Preparer
 from .registry import Registry, get_registry
 from .requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt
@@ -296,6 +297,14 @@ class Pipeline:
             UnsupportedFeature: The engine or its model cannot.
         """
         return await self._pooling.classify(prompts)
+
+    async def pool(self, request: PoolingRequest) -> PoolingAnswer:
+        """Answer a request to embed, to classify or to score.
+
+        Raises:
+            UnsupportedFeature: The engine or its model cannot.
+        """
+        return await self._pooling.answer(request)
 
     @property
     def _pooling(self) -> Pooling:

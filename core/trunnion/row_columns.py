@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from .completion import Completion, CompletionChoice
 from .errors import TrunnionError
-from .events import TokenLogprob
+from .events import TokenLogprob, Usage
 
 OUTPUT_COLUMNS: Final = (
     "generated_text",
@@ -40,15 +40,7 @@ def completion_to_columns(completion: Completion) -> dict[str, Any]:
         "finish_reason": first.finish_reason,
         "num_input_tokens": usage.prompt_tokens if usage else 0,
         "num_generated_tokens": usage.completion_tokens if usage else len(first.token_ids),
-        "usage": None
-        if usage is None
-        else {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.total_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-        },
+        "usage": None if usage is None else usage_column(usage),
         "tool_calls": json.dumps(_calls(first)) if first.tool_calls else None,
         "reasoning": first.reasoning or None,
         "choices": json.dumps([_choice(choice) for choice in completion.choices]) if whole else None,
@@ -56,6 +48,17 @@ def completion_to_columns(completion: Completion) -> dict[str, Any]:
         if completion.prompt_logprobs is None
         else json.dumps([None if one is None else _logprob(one) for one in completion.prompt_logprobs]),
         "error": None,
+    }
+
+
+def usage_column(usage: Usage) -> dict[str, int]:
+    """Return the counts of tokens as the column ``usage`` has them."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
     }
 
 

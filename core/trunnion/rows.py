@@ -20,6 +20,7 @@ from typing import Any, Final
 from .errors import InvalidArgument
 from .formats import JsonObject, JsonSchema, OutputFormat
 from .media import read_media
+from .pooling import TASKS, Task
 from .requests import Delivery, GenerateRequest, MediaPart, MessagesPrompt, Prompt, TextPrompt, TokensPrompt
 from .row_columns import OUTPUT_COLUMNS, completion_to_columns, error_columns, error_from_column
 from .row_sampling import RowSampling, merge_sampling, parse_sampling, plain
@@ -50,6 +51,8 @@ class RowColumns:
     tool_choice: str = "tool_choice"
     response_format: str = "response_format"
     chat_template_kwargs: str = "chat_template_kwargs"
+    query: str = "query"
+    texts: str = "texts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +65,12 @@ class RowOptions:
         adapter: Adapter of rows without a model; None for the base model.
         base_models: Names in the model column that mean the base model.
         chat_template_kwargs: Variables of the chat template; a row's own keys win.
+        task: What is asked of the model; see :mod:`trunnion.row_tasks` for all but "generate".
+        dimensions: Length of embeddings; None for the model's own.
         delivery: "final" for batches, "delta" where progress is watched by token.
 
     Raises:
-        InvalidArgument: ``sampling`` has an unknown key or a wrong value.
+        InvalidArgument: ``sampling`` has an unknown key or a wrong value, or is of another task; so is ``dimensions``.
     """
 
     columns: RowColumns = field(default_factory=RowColumns)
@@ -74,11 +79,21 @@ class RowOptions:
     base_models: frozenset[str] = frozenset()
     chat_template_kwargs: Mapping[str, Any] | None = None
     delivery: Delivery = "final"
+    task: Task = "generate"
+    dimensions: int | None = None
     _seen: dict[bytes, RowSampling] = field(default_factory=dict, init=False, repr=False, compare=False)
     _default: RowSampling = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the defaults where they are given, not at the first row."""
+        if self.task not in TASKS:
+            raise InvalidArgument(f"task must be one of {', '.join(TASKS)}, not {self.task!r}", param="task")
+        if self.sampling and self.task != "generate":
+            message = f"sampling is for the task 'generate', and this one is {self.task!r}; leave it out"
+            raise InvalidArgument(message, param="sampling")
+        if self.dimensions is not None and self.task != "embed":
+            message = f"dimensions are for the task 'embed', and this one is {self.task!r}; leave them out"
+            raise InvalidArgument(message, param="dimensions")
         object.__setattr__(self, "sampling", plain(dict(self.sampling)))
         object.__setattr__(self, "_default", parse_sampling(self.sampling, where="sampling"))
 
@@ -116,7 +131,7 @@ def row_to_request(row: Mapping[str, Any], options: RowOptions = _DEFAULT_OPTION
         InvalidArgument: ``param`` names the column, and the place in it.
     """
     columns, get = options.columns, row.get
-    prompt, media = _prompt(row, options)
+    prompt, media = read_prompt(row, options)
     sampling = options.sampling_of(get(columns.sampling_params))
     output_format = sampling.output_format
     wanted = get(columns.response_format)
@@ -136,11 +151,12 @@ def row_to_request(row: Mapping[str, Any], options: RowOptions = _DEFAULT_OPTION
         output_format=output_format,
         delivery=options.delivery,
         detokenize=sampling.detokenize,
-        adapter=_adapter(get(columns.model), options),
+        adapter=read_adapter(get(columns.model), options),
     )
 
 
-def _prompt(row: Mapping[str, Any], options: RowOptions) -> tuple[Prompt, tuple[MediaPart, ...]]:
+def read_prompt(row: Mapping[str, Any], options: RowOptions) -> tuple[Prompt, tuple[MediaPart, ...]]:
+    """Return a row's prompt and its media. Raises :class:`InvalidArgument` that names the column."""
     columns = options.columns
     messages = row.get(columns.messages)
     if messages is not None:
@@ -189,7 +205,8 @@ def _with_parts(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "content": _without_nulls(content)} if isinstance(content, list) else message
 
 
-def _adapter(model: Any, options: RowOptions) -> str | None:
+def read_adapter(model: Any, options: RowOptions) -> str | None:
+    """Return the adapter that a row's model names. Raises :class:`InvalidArgument` if it is no name."""
     if model is None:
         return options.adapter
     if not isinstance(model, str):

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import urllib.error
 import urllib.request
 
 import pytest
@@ -55,3 +56,15 @@ def test_ctrl_c_while_the_engine_starts(cli):
     process = cli.start("serve", *SIM, "--port", "0", "--set", "startup_seconds=60")
     wait_for_line(process.stderr, "starting sim")
     assert cli.interrupt(process).code == 130
+
+
+def test_a_full_server_refuses(cli):
+    process = cli.start("serve", *SIM, "--port", "0", "--set", "tpot=0.05", "--max-requests", "1")
+    url = wait_for_line(process.stderr, "Ctrl-C stops it").partition(" at ")[2].split()[0]
+    stream = ask(url, max_tokens=5000, stream=True)
+    assert stream.readline().startswith(b"data: ")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(url, max_tokens=1)
+    assert caught.value.code == 429
+    stream.close()
+    cli.interrupt(process, signal.SIGINT)

@@ -44,7 +44,7 @@ EFFECTS = {
     "tokenize": (False, {"columns": {"prompt_token_ids": "tokenized_prompt"}}),
 }
 REFUSED = {
-    "task_type": "embed",
+    "task_type": "score",
     "log_engine_metrics": True,
     "prepare_multimodal_stage": True,
     "has_image": True,

@@ -45,7 +45,7 @@ SAMPLE = {
 }  # fmt: skip
 """A value with which a field that is the *same* is taken."""
 BAD = {
-    "prepare_multimodal_stage": True, "task_type": "embed", "log_engine_metrics": True, "session_factory": dict,
+    "prepare_multimodal_stage": True, "task_type": "score", "log_engine_metrics": True, "session_factory": dict,
     "dynamic_lora_loading_path": "s3://b/a", "http_request_stage": False, "batch_size": 8, "concurrency": 2,
     "runtime_env": {}, "num_cpus": 1.0, "memory": 1e9, "model_source": "other", "model_config_kwargs": {"a": 1},
     "chat_template_content_format": "openai", "apply_sys_msg_formatting": True,

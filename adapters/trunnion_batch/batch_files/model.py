@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Sequence
 
 from trunnion import Completion
-from trunnion.engine import Embedding, EngineInfo, ProbesHealth
+from trunnion.engine import Classification, Embedding, EngineInfo, ProbesHealth, Score
 from trunnion.errors import TrunnionError
 from trunnion.events import ChoiceDelta, GenerateEvent, ToolCallDelta
 from trunnion.requests import GenerateRequest, Prompt
@@ -54,6 +54,14 @@ class SupervisedModel:
     ) -> list[Embedding]:
         """Return one embedding per prompt, in order."""
         return await self._supervisor.embed(prompts, dimensions=dimensions, adapter=adapter)
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Return one score per text, in order."""
+        return await self._supervisor.score(query, texts)
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probability of each label, per prompt, in order."""
+        return await self._supervisor.classify(prompts)
 
     async def check_health(self) -> None:
         """Ask the engine, if it can tell."""

@@ -1,7 +1,8 @@
-"""Write a completion as bytes and read it back: MessagePack arrays, a fifth of the size of named fields."""
+"""Write an answer as bytes and read it back: MessagePack arrays, a fifth of the size of named fields."""
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Final
 
 import msgspec
@@ -9,30 +10,28 @@ import msgspec
 from trunnion import Completion
 from trunnion.completion import CompletionChoice, ToolCall
 from trunnion.events import TokenLogprob, Usage
+from trunnion.pooling import PoolingAnswer
+from trunnion.row_tasks import RowAnswer
 
 _FORMAT: Final = 1
-_HEAD: Final = bytes([0x94, _FORMAT])
-"""An array of four, the first of which is the format."""
+_POOLED: Final = 2
+_HEADS: Final = frozenset(bytes([0x94, number]) for number in (_FORMAT, _POOLED))
+"""An array of four, the first of which is the format: of a completion, or of a vector, labels or scores."""
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder()
 
 
-def pack(completion: Completion) -> bytes:
-    """Return a completion as bytes. A prefill's ``handoff`` is left out: what it names is gone by then."""
-    usage = completion.usage
+def pack(answer: RowAnswer) -> bytes:
+    """Return an answer as bytes. A prefill's ``handoff`` is left out: what it names is gone by then."""
+    if isinstance(answer, PoolingAnswer):
+        return _pack_pooled(answer)
+    completion, usage = answer, answer.usage
     logprobs = completion.prompt_logprobs
     return _encoder.encode(
         (
             _FORMAT,
             [_choice(choice) for choice in completion.choices],
-            None
-            if usage is None
-            else (
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                usage.cached_tokens,
-                usage.reasoning_tokens,
-            ),
+            None if usage is None else _usage(usage),
             None if logprobs is None else [None if one is None else _logprob(one) for one in logprobs],
         )
     )
@@ -40,23 +39,48 @@ def pack(completion: Completion) -> bytes:
 
 def is_readable(data: bytes) -> bool:
     """Tell whether :func:`unpack` knows the format; that of another version it may not."""
-    return data[:2] == _HEAD
+    return data[:2] in _HEADS
 
 
-def unpack(data: bytes) -> Completion:
+def unpack(data: bytes) -> RowAnswer:
     """Return what :func:`pack` wrote."""
-    _, choices, usage, logprobs = _decoder.decode(data)
+    number, choices, usage, logprobs = _decoder.decode(data)
+    if number == _POOLED:
+        return _read_pooled(choices, usage, logprobs)
     return Completion(
         choices=[_read_choice(index, choice) for index, choice in enumerate(choices)],
-        usage=None
-        if usage is None
-        else Usage(
-            prompt_tokens=usage[0], completion_tokens=usage[1], cached_tokens=usage[2], reasoning_tokens=usage[3]
-        ),
+        usage=None if usage is None else _read_usage(usage),
         prompt_logprobs=None
         if logprobs is None
         else tuple(None if one is None else _read_logprob(one) for one in logprobs),
     )
+
+
+def _pack_pooled(answer: PoolingAnswer) -> bytes:
+    numbers = answer.vector or answer.scores or list(answer.probabilities.values())
+    return _encoder.encode(
+        (_POOLED, [answer.task, list(answer.probabilities)], _usage(answer.usage), array("d", numbers).tobytes())
+    )
+
+
+def _read_pooled(asked: list[Any], usage: list[int], data: bytes) -> PoolingAnswer:
+    task, labels = asked
+    numbers = array("d", data).tolist()
+    return PoolingAnswer(
+        task=task,
+        usage=_read_usage(usage),
+        vector=numbers if task == "embed" else (),
+        scores=numbers if task == "score" else (),
+        probabilities=dict(zip(labels, numbers, strict=True)) if task == "classify" else {},
+    )
+
+
+def _usage(usage: Usage) -> tuple[int, ...]:
+    return usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens
+
+
+def _read_usage(usage: list[int]) -> Usage:
+    return Usage(prompt_tokens=usage[0], completion_tokens=usage[1], cached_tokens=usage[2], reasoning_tokens=usage[3])
 
 
 def _choice(choice: CompletionChoice) -> tuple[Any, ...]:

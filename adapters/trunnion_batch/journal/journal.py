@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trunnion import Completion
 from trunnion.errors import ConfigError
+from trunnion.row_tasks import RowAnswer
 
 from .answers import is_readable, pack, unpack
 from .index import Index
@@ -78,7 +78,7 @@ class Journal:
         """Tell whether there is no answer left that a row could take."""
         return not self._index.left and not self._share
 
-    def take(self, key: bytes) -> Completion | None:
+    def take(self, key: bytes) -> RowAnswer | None:
         """Return the next answer of a key, or None if its row must be asked."""
         data = self.take_packed(key)
         return None if data is None else unpack(data)
@@ -91,9 +91,9 @@ class Journal:
         self.stats.replayed += 1
         return data
 
-    def add(self, key: bytes, completion: Completion) -> None:
+    def add(self, key: bytes, answer: RowAnswer) -> None:
         """Write the answer of a row. Raises :class:`ConfigError` if it cannot be written."""
-        self.add_packed(key, pack(completion))
+        self.add_packed(key, pack(answer))
 
     def add_packed(self, key: bytes, payload: bytes) -> None:
         """Do as :meth:`add` with what :func:`~.answers.pack` returned."""

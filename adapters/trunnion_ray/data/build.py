@@ -51,9 +51,10 @@ def build_processor(  # noqa: PLR0917 - the order of ray.data.llm
 ) -> Processor | CallProcessor:
     """Return a processor: a callable from dataset to dataset that answers every row.
 
-    With :class:`ProcessorConfig` the output columns are :data:`trunnion.rows.OUTPUT_COLUMNS`; with a configuration
-    mirrored from ``ray.data.llm`` they are Ray's. Rows that are calls (:class:`HttpRequestProcessorConfig`,
-    :class:`ServeDeploymentProcessorConfig`) bring ``payload``, or ``method`` and ``request_kwargs``.
+    With :class:`ProcessorConfig` the output columns are those that :data:`trunnion.row_tasks.TASK_COLUMNS` has of its
+    task; with a configuration mirrored from ``ray.data.llm`` they are Ray's. Rows that are calls
+    (:class:`HttpRequestProcessorConfig`, :class:`ServeDeploymentProcessorConfig`) bring ``payload``, or ``method`` and
+    ``request_kwargs``.
 
     Args:
         config: What answers the rows, and how they are fed to it.

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trunnion import Bundle, MediaPolicy, PipelineSpec, StageSpec, get_registry
+from trunnion.pooling import Task
 from trunnion.spec import PlacementStrategy
 from trunnion_batch.answering import Share
 from trunnion_batch.recovery import Recovery
@@ -47,6 +48,14 @@ class ProcessorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    task: Task = Field(
+        default="generate",
+        description="generate: text; embed: a vector for `prompt`; classify: probabilities of labels for `prompt`; "
+        "score: how well each of `texts` answers `query`.",
+    )
+    dimensions: int | None = Field(
+        default=None, ge=1, description="With embed: length of the vectors, where the model can cut them."
+    )
     engine: str = Field(
         default="auto",
         description="Name of the engine plugin; `trunnion engines` shows them. auto: the one that suits best.",
@@ -215,4 +224,6 @@ class ProcessorConfig(BaseModel):
             "adapter": self.adapter,
             "base_models": frozenset(name for name in names if name),
             "chat_template_kwargs": self.chat_template_kwargs or None,
+            "task": self.task,
+            "dimensions": self.dimensions,
         }

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import ray
 
-from trunnion import Completion, GenerateRequest, PipelineSpec, Prepared
+from trunnion import PipelineSpec, Prepared
+from trunnion.row_tasks import RowAnswer, RowRequest
 from trunnion_batch.answering import Share, is_deterministic, request_keys
 from trunnion_batch.journal.answers import pack, unpack
 
@@ -57,7 +58,7 @@ class DeskClient:
         self._calls[task] += 1
         return task, self._calls[task]
 
-    def begin(self, call: Call, requests: Sequence[tuple[GenerateRequest, Prepared | None] | None]) -> BlockBook:
+    def begin(self, call: Call, requests: Sequence[tuple[RowRequest, Prepared | None] | None]) -> BlockBook:
         """Begin a block of requests, None for rows that have none."""
         keys = [None if one is None else self._keys.key(*one) for one in requests]
         shared = [
@@ -98,7 +99,7 @@ class BlockBook:
         keys: list[bytes | None],
         shared: list[bool],
         deaths: list[int],
-        known: list[Completion | None],
+        known: list[RowAnswer | None],
     ) -> None:
         self.call = call
         self.deaths = deaths
@@ -110,7 +111,7 @@ class BlockBook:
         self._sent: list[Any] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def answered(self, index: int, completion: Completion) -> None:
+    def answered(self, index: int, completion: RowAnswer) -> None:
         """Take the answer of a row, on the loop."""
         key = self._keys[index]
         if not self._client.keeps or key is None:

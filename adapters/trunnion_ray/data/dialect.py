@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from trunnion import GenerateRequest
 from trunnion.errors import TrunnionError
-from trunnion.rows import RowOptions, completion_to_columns, error_columns, row_to_request
-from trunnion_batch.arrow import OUTPUT_TYPES
+from trunnion.pooling import Task
+from trunnion.row_tasks import RowRequest, answer_columns, failed_columns, task_request
+from trunnion.rows import RowOptions
+from trunnion_batch.arrow import output_types
 
 from .runner import Answer
 
@@ -33,7 +34,7 @@ class Dialect(Protocol):
     no_error: Any
     bare_errors: bool
 
-    def request(self, row: Mapping[str, Any], options: RowOptions) -> GenerateRequest:
+    def request(self, row: Mapping[str, Any], options: RowOptions) -> RowRequest:
         """Return the request of a row. Raises :class:`InvalidArgument` that names the column."""
         ...
 
@@ -47,22 +48,25 @@ class Dialect(Protocol):
 
 
 class TrunnionDialect:
-    """Give the columns of :data:`trunnion.rows.OUTPUT_COLUMNS`."""
+    """Give the columns of a task, those of :data:`trunnion.row_tasks.TASK_COLUMNS`."""
 
-    types: Mapping[str, pa.DataType] = OUTPUT_TYPES
     consumed: frozenset[str] = frozenset()
     error = "error"
     no_error: Any = None
     bare_errors = True
 
-    def request(self, row: Mapping[str, Any], options: RowOptions) -> GenerateRequest:
+    def __init__(self, task: Task = "generate") -> None:
+        self._task: Task = task
+        self.types: Mapping[str, pa.DataType] = output_types(task)
+
+    def request(self, row: Mapping[str, Any], options: RowOptions) -> RowRequest:
         """Return the request of a row. Raises :class:`InvalidArgument` that names the column."""
-        return row_to_request(row, options)
+        return task_request(row, options)
 
     def answered(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:  # noqa: ARG002
         """Return the output columns of an answered row."""
-        return completion_to_columns(answer.completion)
+        return answer_columns(answer.completion)
 
     def failed(self, row: Mapping[str, Any], error: TrunnionError) -> dict[str, Any]:  # noqa: ARG002
         """Return the output columns of a failed row."""
-        return error_columns(error)
+        return failed_columns(error, self._task)

@@ -45,7 +45,7 @@ def run_job(
             job.dataset.write_parquet(output, mode="overwrite" if overwrite else "append")
             made = job.account()
         else:
-            account = _through_driver(job.dataset, output, dead_letters, processor.job.dialect.error, watched)
+            account = _through_driver(job.dataset, output, dead_letters, processor, watched)
             made = balanced(job.account(), account)
     except Exception as error:
         ours = find_error(error)
@@ -62,13 +62,14 @@ def run_job(
 
 
 def _through_driver(
-    dataset: Dataset, output: str, dead_letters: str | None, error: str, watched: Watched | None
+    dataset: Dataset, output: str, dead_letters: str | None, processor: Processor, watched: Watched | None
 ) -> Account:
     account = Account()
-    sinks = [open_output(output, None, None)]
+    task, error = processor.config.task, processor.job.dialect.error
+    sinks = [open_output(output, None, None, task)]
     dead: RowOutput | None = None
     if dead_letters is not None:
-        dead = open_output(dead_letters, None, None)
+        dead = open_output(dead_letters, None, None, task)
         sinks.append(dead)
     try:
         for row in rows_of(dataset):

@@ -169,7 +169,7 @@ def _plan(one: Processor) -> str:
     model = f" with {spec.model}" if spec.model else ""
     steps = [
         "preprocess" if one.job.preprocess and not one.before else "",
-        "template, tokenize, engine, detokenize",
+        "template, tokenize, engine, detokenize" if config.task == "generate" else f"engine ({config.task})",
         "postprocess" if one.job.postprocess and not one.after else "",
     ]
     return (
@@ -206,7 +206,7 @@ def make_processor(
         if function is not None and not callable(function):
             raise ConfigError(f"{name} must be a function of a row, not {function!r}", param=name)
     ways = routes(tuple(config.models), columns.model)
-    common: dict[str, Any] = {"columns": columns, "dialect": dialect or TrunnionDialect(), "routes": ways}
+    common: dict[str, Any] = {"columns": columns, "dialect": dialect or TrunnionDialect(config.task), "routes": ways}
     configs = [config, *config.further()]
     made: list[Processor] = []
     for place, one in enumerate(configs):

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from trunnion import GenerateRequest, MessagesPrompt, TextPrompt, TokensPrompt
+from trunnion import MessagesPrompt, TextPrompt, TokensPrompt
 from trunnion.errors import TrunnionError, UnsupportedFeature
-from trunnion.rows import RowOptions, completion_to_columns, row_to_request
+from trunnion.pooling import PoolingAnswer, PoolingRequest
+from trunnion.row_tasks import RowRequest, task_request
+from trunnion.rows import RowOptions, completion_to_columns
 
 from .runner import Answer
 
@@ -21,8 +23,8 @@ _REFUSED: Final = (
     "multimodal_uuids",
     "mm_processor_kwargs",
     "tokenization_kwargs",
-    "pooling_params",
 )
+_POOLING: Final = "pooling_params"
 _FAILED: Final[Mapping[str, Any]] = {
     "prompt": None,
     "prompt_token_ids": [],
@@ -62,7 +64,7 @@ class RayDialect:
         "params": pa.string(),
         "__inference_error__": pa.string(),
     }
-    consumed = frozenset({"sampling_params", "tokenized_prompt", *_REFUSED})
+    consumed = frozenset({"sampling_params", "tokenized_prompt", _POOLING, *_REFUSED})
     error = "__inference_error__"
     no_error: Any = ""
     bare_errors = False
@@ -70,12 +72,17 @@ class RayDialect:
     def __init__(self, *, keep_detokenize: bool = False) -> None:
         self._keep_detokenize = keep_detokenize
 
-    def request(self, row: Mapping[str, Any], options: RowOptions) -> GenerateRequest:
+    def request(self, row: Mapping[str, Any], options: RowOptions) -> RowRequest:
         """Return the request of a row; a conversation that ends with the assistant's words is continued."""
         for name in _REFUSED:
             if row.get(name) is not None:
                 raise UnsupportedFeature(f"column {name} cannot be honoured: batches take text alone", param=name)
-        request = row_to_request(row, options)
+        pooling = {name: value for name, value in (row.get(_POOLING) or {}).items() if value is not None}
+        request = task_request(row, options)
+        if isinstance(request, PoolingRequest):
+            return _pooled(request, pooling)
+        if pooling:
+            raise UnsupportedFeature(f"{_POOLING} are not for rows that generate", param=_POOLING)
         changes: dict[str, Any] = {}
         if not self._keep_detokenize and not request.detokenize:
             changes["detokenize"] = True  # the detokenize stage makes the text, whatever the engine was told
@@ -85,9 +92,23 @@ class RayDialect:
         return request.with_(**changes) if changes else request
 
     def answered(self, row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-        """Return the output columns of an answered row; logprobs are JSON text."""
-        columns = completion_to_columns(answer.completion)
+        """Return the output columns of an answered row; logprobs are JSON text, labels' probabilities embeddings."""
         prompt = answer.prompt
+        if isinstance(answer.completion, PoolingAnswer):
+            pooled = answer.completion
+            return {
+                **_FAILED,
+                "prompt": prompt.text if isinstance(prompt, TextPrompt | TokensPrompt) else None,
+                "prompt_token_ids": list(prompt.token_ids) if isinstance(prompt, TokensPrompt) else [],
+                "num_input_tokens": pooled.usage.prompt_tokens,
+                "embeddings": list(pooled.vector or pooled.probabilities.values()),
+                "request_id": next(_numbers),
+                "batch_uuid": answer.block,
+                "time_taken_llm": answer.seconds,
+                "params": str(row.get(_POOLING) or {}),
+                "__inference_error__": "",
+            }
+        columns = completion_to_columns(answer.completion)
         logprobs = None
         if columns["choices"] is not None:
             first = json.loads(columns["choices"])[0]
@@ -118,3 +139,12 @@ class RayDialect:
             "prompt": prompt if isinstance(prompt, str) else None,
             "__inference_error__": f"{type(error).__name__}: {error}",
         }
+
+
+def _pooled(request: PoolingRequest, params: Mapping[str, Any]) -> PoolingRequest:
+    """Return the request with what a row's ``pooling_params`` ask for: the length of a vector, and nothing else."""
+    unknown = sorted(set(params) - ({"dimensions"} if request.task == "embed" else set()))
+    if unknown:
+        message = f"{_POOLING}.{unknown[0]} cannot be honoured: a row to embed takes dimensions alone"
+        raise UnsupportedFeature(message, param=f"{_POOLING}.{unknown[0]}")
+    return replace(request, **params)

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from trunnion import Bundle, StageSpec
 from trunnion.errors import UnsupportedFeature
+from trunnion.pooling import TASKS
 
 from .config import ProcessorConfig
 from .ray_llm import (
@@ -150,10 +151,16 @@ def _engine_kwargs(source: Source, made: dict[str, Any]) -> None:
         raise _refuse("engine_kwargs.model", "the model is named by model_source")
 
 
-def _task(source: Source, _: dict[str, Any]) -> None:
+def _task(source: Source, made: dict[str, Any]) -> None:
     task = str(getattr(source.task_type, "value", source.task_type))
-    if task != "generate":
-        raise _refuse("task_type", f"batches generate text; there is no {task!r} so far")
+    if task == "score":
+        reason = 'a row of Ray\'s is one prompt and no pair; use ProcessorConfig(task="score") with query and texts'
+        raise _refuse("task_type", reason)
+    if task not in TASKS:
+        raise _refuse("task_type", f"there is no {task!r}; there are generate, embed and classify")
+    made["task"] = task
+    if task != "generate" and not {"runner", "task"} & set(source.engine_kwargs):
+        made["config"]["runner"] = "pooling"
 
 
 def _metrics(source: Source, _: dict[str, Any]) -> None:

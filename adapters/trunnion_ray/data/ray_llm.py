@@ -81,7 +81,7 @@ class vLLMEngineProcessorConfig(_Mirror):  # noqa: N801 - the name that programs
     detokenize_stage: Any = Field(default=True, description="bool, dict or DetokenizeStageConfig.")
     prepare_multimodal_stage: Any = Field(default=False, description="Refused where it is enabled.")
     engine_kwargs: dict[str, Any] = Field(default_factory=dict, description="Engine arguments of vLLM.")
-    task_type: str = Field(default="generate", description="Only generate.")
+    task_type: str = Field(default="generate", description="generate, embed or classify; score is refused.")
     log_engine_metrics: bool | None = Field(default=None, description="True is refused.")
     dynamic_lora_loading_path: str | None = Field(default=None, description="Folder of LoRA adapters.")
     placement_group_config: dict[str, Any] | None = Field(

@@ -12,8 +12,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
-from trunnion import Completion, GenerateRequest, LoopThread, Pipeline, PipelineSpec, Prepared, Prompt
+from trunnion import GenerateRequest, LoopThread, Pipeline, PipelineSpec, Prepared, Prompt
 from trunnion.errors import Cancelled, TrunnionError
+from trunnion.pooling import PoolingRequest
+from trunnion.row_tasks import RowAnswer, RowRequest
 from trunnion_batch.prefix_order import PrefixQueue, prompt_key
 from trunnion_batch.recovery import Recovery
 from trunnion_batch.supervisor import EngineGone, Supervisor
@@ -37,14 +39,14 @@ class Answer(NamedTuple):
     """
 
     prompt: Prompt
-    completion: Completion
+    completion: RowAnswer
     seconds: float
     block: str
     replayed: bool = False
 
 
 Outcome = Answer | TrunnionError
-Asked = tuple[GenerateRequest, Prepared | None]
+Asked = tuple[RowRequest, Prepared | None]
 """A request, and the same templated and tokenized unless hooks must see it first."""
 
 
@@ -126,7 +128,7 @@ class BlockRunner:
         """Return the engines that died so far."""
         return self._supervisor.deaths
 
-    def run(self, requests: Sequence[GenerateRequest | TrunnionError], call: Call | None = None) -> list[Outcome]:
+    def run(self, requests: Sequence[RowRequest | TrunnionError], call: Call | None = None) -> list[Outcome]:
         """Answer the requests of one block, in order; errors of single rows come back in their places.
 
         ``call`` is the block's name at the job's desk.
@@ -148,7 +150,7 @@ class BlockRunner:
             book.settle()
         return outcomes
 
-    def _prepared(self, requests: Sequence[GenerateRequest | TrunnionError]) -> list[Asked | TrunnionError]:
+    def _prepared(self, requests: Sequence[RowRequest | TrunnionError]) -> list[Asked | TrunnionError]:
         """Template and tokenize in the calling thread, unless hooks must see each request first."""
         if self.pipeline.has_request_hooks:
             return [request if isinstance(request, TrunnionError) else (request, None) for request in requests]
@@ -157,6 +159,9 @@ class BlockRunner:
         for request in requests:
             if isinstance(request, TrunnionError):
                 items.append(request)
+                continue
+            if isinstance(request, PoolingRequest):
+                items.append((request, None))
                 continue
             prepared = next(made)
             items.append(prepared if isinstance(prepared, TrunnionError) else (request, prepared))
@@ -219,12 +224,12 @@ class BlockRunner:
                 block.book.answered(index, completion)
             block.settle(index, Answer(_prompt(item), completion, time.perf_counter() - began, block.name))
 
-    async def _complete(self, block: _Block, index: int, item: Asked) -> Completion:
+    async def _complete(self, block: _Block, index: int, item: Asked) -> RowAnswer:
         request, prepared = item
         if block.book is None:
-            return await self._supervisor.complete(request, prepared)
+            return await self._supervisor.answer(request, prepared)
         watch = _Watch(block.book, index)
-        return await self._supervisor.complete(request, prepared, deaths=block.book.deaths[index], watch=watch)
+        return await self._supervisor.answer(request, prepared, deaths=block.book.deaths[index], watch=watch)
 
     def _settle(self, block: _Block, index: int, error: TrunnionError) -> None:
         if self._fail_fast:

@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 from ray.data import DataContext
 
-from trunnion import GenerateRequest, PipelineSpec
+from trunnion import PipelineSpec
 from trunnion.errors import EngineDead, InternalError, TrunnionError
+from trunnion.row_tasks import RowRequest
 from trunnion.rows import RowColumns, RowOptions
 from trunnion_batch.answering import Share
 from trunnion_batch.recovery import Recovery
@@ -148,7 +149,7 @@ class BatchWorker:
 
     def _read(
         self, columns: Columns
-    ) -> tuple[list[dict[str, Any]], list[GenerateRequest | TrunnionError | None], list[int] | None]:
+    ) -> tuple[list[dict[str, Any]], list[RowRequest | TrunnionError | None], list[int] | None]:
         """Preprocess every row and make its request, or note why it has none; None for rows of other models.
 
         Returns as well whose the rows are, where actors of further models are to know.
@@ -157,7 +158,7 @@ class BatchWorker:
         rows = columns.rows(_names(job.columns) if self._plain(columns) else None)
         for row in rows:
             row.pop(_PLACE, None)
-        requests: list[GenerateRequest | TrunnionError | None] = []
+        requests: list[RowRequest | TrunnionError | None] = []
         if job.place:
             places = columns.values(_PLACE)
             requests += [
@@ -197,7 +198,7 @@ class BatchWorker:
             return row_failure("preprocess", error)
         return None
 
-    def _request(self, row: dict[str, Any], options: RowOptions) -> GenerateRequest | TrunnionError:
+    def _request(self, row: dict[str, Any], options: RowOptions) -> RowRequest | TrunnionError:
         job = self._job
         try:
             if job.place:
