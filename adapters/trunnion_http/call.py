@@ -174,7 +174,7 @@ class Call:
         lines = error_headers(error)
         if is_anthropic(path_of(self.scope)):
             body = encode_anthropic_error(error, self.request_id)
-            self.also = [(b"request-id", self.request_id.encode())]
+            self.also = [(b"request-id", self.request_id.encode())] if self.request_id else []
         else:
             body = encode_error(error)
         await self.answer(body, status=error.http_status, headers=lines + (headers or []))

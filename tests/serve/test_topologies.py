@@ -4,6 +4,7 @@ import json
 import socket
 import time
 
+import anthropic
 import openai
 import pytest
 
@@ -63,6 +64,26 @@ def test_several_models_answer_for_themselves(lab):
 def test_completions_pass_too(lab, app):
     answer = lab.post(app, {"model": "m", "prompt": "once upon", "max_tokens": 3}, path="/v1/completions")
     assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+def test_the_other_apis_pass_too(lab, app):
+    ask = {"model": "m", "max_tokens": 4, "messages": chat()["messages"]}
+    with anthropic.Anthropic(base_url=lab.url(app), api_key="unused", max_retries=0) as claude:
+        whole = claude.messages.create(**ask)
+        with claude.messages.stream(**ask) as stream:
+            assert stream.get_final_text() == whole.content[0].text
+        assert whole.usage.output_tokens == 4
+        with pytest.raises(anthropic.NotFoundError, match="absent") as caught:
+            claude.messages.create(**ask | {"model": "absent"})
+        assert caught.value.body["error"]["type"] == "not_found_error"
+    with client(lab, app) as api:
+        events = list(api.responses.create(model="m", input="hello there", max_output_tokens=4, stream=True))
+        assert events[-1].type == "response.incomplete"
+        assert events[-1].response.output_text == whole.content[0].text
+    for path, body in (("/tokenize", {"prompt": "x"}), ("/v1/messages/count_tokens", {"messages": ask["messages"]})):
+        answer = lab.post(app, {"model": "m", **body}, path=path)
+        assert (answer.status_code, "tokenizer" in answer.text) == (400, True)
+    assert "/v1/messages" in lab.get(app, "/openapi.json").json()["paths"]
 
 
 @pytest.mark.parametrize(

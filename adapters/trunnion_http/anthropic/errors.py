@@ -34,7 +34,7 @@ def error_body(error: TrunnionError, request_id: str) -> dict[str, Any]:
     """Return the envelope of an error as JSON values."""
     status = error.http_status
     kind = _TYPES.get(status) or ("api_error" if status >= _FIRST_SERVER_ERROR else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id or None}
 
 
 def encode_error(error: TrunnionError, request_id: str) -> bytes:

@@ -58,7 +58,9 @@ _EMBEDDING: Final = _object(
 
 ANSWERS: Final[dict[str, Schema]] = {
     "Error": _object(error=_object(message=STRING, type=STRING, param=NULLABLE_STRING, code=STRING)),
-    "AnthropicError": _object(type=_const("error"), error=_object(type=STRING, message=STRING), request_id=STRING),
+    "AnthropicError": _object(
+        type=_const("error"), error=_object(type=STRING, message=STRING), request_id=NULLABLE_STRING
+    ),
     "ChatCompletion": _object(
         id=STRING,
         object=_const("chat.completion"),
