@@ -23,6 +23,7 @@ from .call import Call, ClientGone, Scope, Send, path_of
 from .chat import chat_completions
 from .completions import completions
 from .disconnects import DisconnectWatch, Receive
+from .door import Door
 from .embeddings import embeddings
 from .errors import internal_error, method_not_allowed, unknown_path
 from .listing import get_model, health, list_models, ready, version
@@ -30,6 +31,7 @@ from .metrics import Metrics, metrics
 from .models import ModelDirectory, ModelHandle
 from .openapi import openapi
 from .responses.handlers import responses
+from .scoring import classify, rerank, score
 from .settings import HTTPSettings
 from .tokenizing import detokenize, tokenize
 
@@ -42,6 +44,9 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     "/v1/chat/completions": ("POST", chat_completions),
     "/v1/completions": ("POST", completions),
     "/v1/embeddings": ("POST", embeddings),
+    **dict.fromkeys(("/v1/score", "/score"), ("POST", score)),
+    **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), ("POST", rerank)),
+    **dict.fromkeys(("/v1/classify", "/classify"), ("POST", classify)),
     "/v1/messages": ("POST", messages),
     "/v1/messages/count_tokens": ("POST", count_tokens),
     "/v1/responses": ("POST", responses),
@@ -55,7 +60,7 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     "/openapi.json": ("GET", openapi),
 }
 _OPEN: Final = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json"})
-"""Paths that never ask for a key: probes have none."""
+"""Paths that never ask for a key: probes and tools have none."""
 _MODEL: Final = "/v1/models/"
 _LONGEST_ID: Final = 128
 
@@ -80,6 +85,7 @@ class App:
         self._lifespan = lifespan
         self._keys = None if settings.api_keys_env is None else KeyRing(settings.api_keys_env)
         self.metrics = Metrics() if settings.metrics else None
+        self._door = None if settings.max_requests is None else Door(settings.max_requests)
         self._id_prefix = uuid.uuid4().hex[:20]
         self._counter = itertools.count(1)
 
@@ -168,8 +174,14 @@ class App:
             raise method_not_allowed(method, path, allowed)
         if route is None:
             await get_model(self, call, path[len(_MODEL) :])
-        else:
+        elif self._door is None or method != "POST":
             await route[1](self, call)
+        else:
+            entered = self._door.enter()
+            try:
+                await route[1](self, call)
+            finally:
+                self._door.leave(entered)
 
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         if error.http_status >= 500:  # noqa: PLR2004 - HTTP's server errors

@@ -47,7 +47,8 @@ def test_the_engine_is_not_asked_by_who_is_refused(server, model):
 
     def stay():
         with httpx.stream("POST", url, json={**CHAT, "stream": True}, timeout=120) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # held: a response whose iterator goes is closed
+            next(lines)
             left.wait(120)
 
     threads = [threading.Thread(target=stay) for _ in range(2)]
