@@ -1,4 +1,4 @@
-"""Serve OpenAI's HTTP API over core types, as one ASGI app that knows nothing of Ray."""
+"""Serve OpenAI's and Anthropic's HTTP APIs over core types, as one ASGI app that knows nothing of Ray."""
 
 from .app import App, create_app
 from .models import ModelDirectory, ModelHandle

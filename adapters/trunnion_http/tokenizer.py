@@ -34,7 +34,10 @@ class Tokenizes(Protocol):
 
 
 class PipelineTokenizer:
-    """Run a pipeline's stages up to token ids, whatever kind of prompt its engine takes. Thread-safe."""
+    """Run a pipeline's stages up to token ids, whatever kind of prompt its engine takes. Thread-safe.
+
+    Request hooks are not asked.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         """Take a started pipeline; nothing is loaded before the first use."""
