@@ -15,12 +15,14 @@ from .tokenizer import PipelineTokenizer
 class PipelineModel:
     """Wrap a :class:`trunnion.Pipeline` as a model handle. The pipeline is started and stopped by whoever made it."""
 
-    __slots__ = ("detokenize", "generate", "name", "pipeline", "tokenize")
+    __slots__ = ("classify", "detokenize", "generate", "name", "pipeline", "score", "tokenize")
 
     def __init__(self, name: str, pipeline: Pipeline) -> None:
         self.name = name
         self.pipeline = pipeline
         self.generate = pipeline.generate  # bound once: no layer of our own between the pipeline and the socket
+        self.score = pipeline.score
+        self.classify = pipeline.classify
         tokenizer = PipelineTokenizer(pipeline)
         self.tokenize = tokenizer.tokenize
         self.detokenize = tokenizer.detokenize

@@ -43,10 +43,16 @@ NEEDED = {
     "/v1/messages": ["messages", "max_tokens"],
     "/v1/messages/count_tokens": ["messages"],
     "/v1/responses": ["input"],
+    **dict.fromkeys(("/v1/score", "/score"), ("text_1", "text_2")),
+    **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), ("query", "documents")),
+    **dict.fromkeys(("/v1/classify", "/classify"), ("input",)),
     "/tokenize": ["prompt"],
     "/detokenize": ["tokens"],
 }
-SENSIBLE = {"messages": HELLO, "input": "Hello", "prompt": "Hello", "max_tokens": 8, "tokens": [5, 6]}
+SENSIBLE = {
+    "messages": HELLO, "input": "Hello", "prompt": "Hello", "max_tokens": 8, "tokens": [5, 6],
+    "text_1": "Hello", "text_2": ["Hi", "No"], "query": "Hello", "documents": ["Hi", {"text": "No"}],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

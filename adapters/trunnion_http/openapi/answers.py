@@ -44,6 +44,7 @@ _USAGE: Final = _object(
     completion_tokens=INTEGER,
     total_tokens=INTEGER,
 )
+_READ: Final = _object(prompt_tokens=INTEGER, total_tokens=INTEGER)
 _CALL: Final = _object(id=STRING, type=_const("function"), function=_object(name=STRING, arguments=STRING))
 _MODEL: Final = _object(
     {"max_model_len": INTEGER, "parent": STRING},
@@ -93,7 +94,37 @@ ANSWERS: Final[dict[str, Schema]] = {
         object=_const("list"),
         data=_list(_EMBEDDING),
         model=STRING,
-        usage=_object(prompt_tokens=INTEGER, total_tokens=INTEGER),
+        usage=_READ,
+    ),
+    "Scores": _object(
+        id=STRING,
+        object=_const("list"),
+        created=INTEGER,
+        model=STRING,
+        data=_list(_object(index=INTEGER, object=_const("score"), score={"type": "number"})),
+        usage=_READ,
+    ),
+    "Ranking": _object(
+        id=STRING,
+        model=STRING,
+        results=_list(_object({"document": _object(text=STRING)}, index=INTEGER, relevance_score={"type": "number"})),
+        usage=_READ,
+    ),
+    "Labels": _object(
+        id=STRING,
+        object=_const("list"),
+        created=INTEGER,
+        model=STRING,
+        data=_list(
+            _object(
+                index=INTEGER,
+                label=STRING,
+                probs=_list({"type": "number"}),
+                num_classes=INTEGER,
+                labels=_list(STRING),
+            )
+        ),
+        usage=_READ,
     ),
     "AnthropicMessage": _object(
         id=STRING,

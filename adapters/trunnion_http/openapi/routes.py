@@ -10,6 +10,7 @@ from msgspec import Struct
 from trunnion_http.anthropic.body import CountBody, MessagesBody
 from trunnion_http.responses.body import ResponsesBody
 from trunnion_http.wire import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
+from trunnion_http.wire.scoring import ClassifyBody, RerankBody, ScoreBody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,17 @@ DESCRIBED: Final[dict[str, Route]] = {
     ),
     "/v1/completions": Route(summary="Complete prompts", body=CompletionBody, answer="Completion", streams=True),
     "/v1/embeddings": Route(summary="Embed texts", body=EmbeddingBody, answer="Embeddings"),
+    **dict.fromkeys(
+        ("/v1/score", "/score"), Route(summary="Score how well texts match", body=ScoreBody, answer="Scores")
+    ),
+    **dict.fromkeys(
+        ("/v1/rerank", "/v2/rerank", "/rerank"),
+        Route(summary="Order documents by how well they answer a query", body=RerankBody, answer="Ranking"),
+    ),
+    **dict.fromkeys(
+        ("/v1/classify", "/classify"),
+        Route(summary="Give texts the probabilities of a model's labels", body=ClassifyBody, answer="Labels"),
+    ),
     "/v1/messages": Route(
         summary="Answer a conversation, as Anthropic's API does",
         body=MessagesBody,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trunnion.engine import Embedding, EngineInfo
+from trunnion.engine import Classification, Embedding, EngineInfo, Score
 from trunnion.errors import InternalError, Transient
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
@@ -92,6 +92,22 @@ class RemoteModel:
             found: list[Embedding] = await self.whole.embed.remote(
                 list(prompts), dimensions=dimensions, adapter=adapter
             )
+        except Exception as error:
+            raise unwrap(error) from error
+        return found
+
+    async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
+        """Return one score per text, in order."""
+        try:
+            found: list[Score] = await self.whole.score.remote(query, list(texts))
+        except Exception as error:
+            raise unwrap(error) from error
+        return found
+
+    async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
+        """Return the probability of each label, per prompt, in order."""
+        try:
+            found: list[Classification] = await self.whole.classify.remote(list(prompts))
         except Exception as error:
             raise unwrap(error) from error
         return found

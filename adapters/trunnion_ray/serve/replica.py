@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from trunnion.completion import Completion
-from trunnion.engine import Embedding, EngineInfo, LoadReport, ProbesHealth
+from trunnion.engine import Classification, Embedding, EngineInfo, LoadReport, ProbesHealth, Score
 from trunnion.errors import EngineDead, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.pipeline import Pipeline
@@ -66,7 +66,7 @@ class ModelReplica:
 
     As the ingress of an application it serves the OpenAI API itself; behind a gateway it is sent raw requests through
     :meth:`relay` and :meth:`relay_stream`. Methods for Python callers: :meth:`generate` (a stream), :meth:`complete`,
-    :meth:`embed`, :meth:`load`, :meth:`describe`, :meth:`explain`.
+    :meth:`embed`, :meth:`score`, :meth:`classify`, :meth:`load`, :meth:`describe`, :meth:`explain`.
     """
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -158,6 +158,14 @@ class ModelReplica:
     ) -> list[Embedding]:
         """Return one embedding per prompt, in order."""
         return await self._pipeline.embed(prompts, dimensions=dimensions, adapter=adapter)
+
+    async def score(self, query: str, texts: list[str]) -> list[Score]:
+        """Return one score per text, in order; higher is better."""
+        return await self._pipeline.score(query, texts)
+
+    async def classify(self, prompts: list[Prompt]) -> list[Classification]:
+        """Return the probability of each label, per prompt, in order."""
+        return await self._pipeline.classify(prompts)
 
     async def load(self) -> LoadReport | None:
         """Return the engine's load; None if it reports none."""
