@@ -162,19 +162,23 @@ async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames:
     last: GenerateEvent | None = None
     held = b""
     meter = None if call.figures is None else Meter(call.figures, call.began)
-    async with aclosing(events):
-        async for event in events:
-            came = perf_counter() if meter is not None else 0.0
-            frame = held + frames.feed(event) if held else frames.feed(event)
-            if event.usage is not None:
-                held, last = frame, event
-            elif frame:
-                held = b""
-                if not call.started:
-                    await call.begin_stream()
-                await send({"type": _BODY, "body": frame, "more_body": True})
-            if meter is not None:
-                meter.sent(came, event)
+    try:
+        async with aclosing(events):
+            async for event in events:
+                came = perf_counter() if meter is not None else 0.0
+                frame = held + frames.feed(event) if held else frames.feed(event)
+                if event.usage is not None:
+                    held, last = frame, event
+                elif frame:
+                    held = b""
+                    if not call.started:
+                        await call.begin_stream()
+                    await send({"type": _BODY, "body": frame, "more_body": True})
+                if meter is not None:
+                    meter.sent(came, event)
+    finally:
+        if meter is not None:
+            meter.close()
     if last is None:
         raise InternalError("the engine's stream ended without its terminal event; the answer may be cut short")
     if not call.started:

@@ -6,10 +6,10 @@ streamed event costs a few hundred nanoseconds.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from trunnion.events import GenerateEvent
@@ -62,30 +62,41 @@ class ModelFigures:
         self.first_token = Histogram(_SECONDS)
         self.between_tokens = Histogram(_SECONDS)
         self.own_before = Histogram(_OWN)
-        self.own_event = Histogram(_OWN)
+        self.own_events = 0
+        self.own_event_seconds = 0.0
 
 
 class Meter:
     """Time the events of one stream."""
 
-    __slots__ = ("_began", "_figures", "_last")
+    __slots__ = ("_began", "_events", "_figures", "_last", "_own")
 
     def __init__(self, figures: ModelFigures, began: float) -> None:
         self._figures = figures
         self._began = began
         self._last = 0.0
+        self._events = 0
+        self._own = 0.0
 
     def sent(self, came: float, event: GenerateEvent) -> None:
         """Take note that an event which came then is on its way to the client."""
-        figures, last = self._figures, self._last
-        if event.choices:
-            if not last:
-                figures.first_token.observe(came - self._began)
+        choices = event.choices
+        if choices:
+            last = self._last
+            if last:
+                ids = choices[0].token_ids
+                tokens = len(ids) if ids else 1
+                self._figures.between_tokens.observe((came - last) / tokens, tokens)
             else:
-                tokens = len(event.choices[0].token_ids or ()) or 1
-                figures.between_tokens.observe((came - last) / tokens, tokens)
+                self._figures.first_token.observe(came - self._began)
             self._last = came
-        figures.own_event.observe(time.perf_counter() - came)
+        self._events += 1
+        self._own += perf_counter() - came
+
+    def close(self) -> None:
+        """Add this stream's share to the others'."""
+        self._figures.own_events += self._events
+        self._figures.own_event_seconds += self._own
 
 
 class Metrics:
@@ -107,7 +118,7 @@ class Metrics:
     def begin(self, call: Call) -> None:
         """Take a request in, in the task that runs it."""
         self.in_flight += 1
-        call.began = time.perf_counter()
+        call.began = perf_counter()
         call.marks = Marks()
         MARKS.set(call.marks)
 
@@ -121,7 +132,7 @@ class Metrics:
         key = (call.model, endpoint)
         if key not in self._seconds:
             self._seconds[key] = Histogram(_SECONDS)
-        self._seconds[key].observe(time.perf_counter() - call.began)
+        self._seconds[key].observe(perf_counter() - call.began)
         figures = self.model(call.model)
         figures.clients_gone += gone
         if call.marks is not None and call.marks.handed:
@@ -134,7 +145,12 @@ class Metrics:
 
     def families(self, app: App) -> Iterator[Any]:
         """Yield what Prometheus is told."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+            SummaryMetricFamily,
+        )
 
         requests = CounterMetricFamily(
             "trunnion_requests", "Requests by status; 499: the client left.", labels=["model", "endpoint", "status"]
@@ -160,6 +176,14 @@ class Metrics:
                 histogram = getattr(figures, attribute)
                 family.add_metric([model], histogram.buckets(), histogram.total)
             yield family
+        own = SummaryMetricFamily(
+            "trunnion_own_event_seconds",
+            "Our share of each streamed event: from the engine to the socket.",
+            labels=["model"],
+        )
+        for model, figures in self._models.items():
+            own.add_metric([model], figures.own_events, figures.own_event_seconds)
+        yield own
         running = GaugeMetricFamily("trunnion_engine_running", "Requests that the engine works on.", labels=["model"])
         waiting = GaugeMetricFamily("trunnion_engine_waiting", "Requests that wait in the engine.", labels=["model"])
         for name, handle in app.models:
@@ -182,7 +206,6 @@ _HISTOGRAMS: Final = {
     "time_to_first_token_seconds": ("first_token", "From a streamed request's arrival to its first token."),
     "inter_token_seconds": ("between_tokens", "Between the tokens of a stream."),
     "own_before_engine_seconds": ("own_before", "Our share of the time to the first token: arrival to the engine."),
-    "own_event_seconds": ("own_event", "Our share of each streamed event: from the engine to the socket."),
 }
 
 
