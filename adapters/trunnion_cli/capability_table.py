@@ -23,6 +23,13 @@ def support_cell(feature: str, engine: EnginePlugin, stages: Sequence[StagePlugi
     return _SIGNS[support]
 
 
+def protocol_cell(protocol: str, engine: EnginePlugin) -> str:
+    """Say whether the engine has an optional protocol, or declares it with a reason why it may be refused."""
+    if protocol not in engine.capabilities.protocols:
+        return _SIGNS[Support.NO]
+    return _SIGNS[Support.UNKNOWN if protocol in engine.capabilities.reasons else Support.YES]
+
+
 def capability_table(engines: Iterable[EnginePlugin], stages: Sequence[StagePlugin]) -> str:
     """Return a Markdown table: a row for each feature, a column for each engine, in the order of their names.
 
@@ -43,8 +50,8 @@ def capability_table(engines: Iterable[EnginePlugin], stages: Sequence[StagePlug
         label = ", ".join(f"`{name}`" for name in names)
         rows.append((f"{group or 'request'}: {label}", list(cells)))
     for protocol, label in _PROTOCOLS.items():
-        cells = tuple("yes" if protocol in engine.capabilities.protocols else "no" for engine in ordered)
-        if "yes" in cells:
+        cells = tuple(protocol_cell(protocol, engine) for engine in ordered)
+        if set(cells) != {"no"}:
             rows.append((label, list(cells)))
     lines = ["| | " + " | ".join(f"**{engine.name}**" for engine in ordered) + " |"]
     lines.append("|---|" + "---|" * len(ordered))

@@ -132,7 +132,8 @@ class Capabilities:
         media_urls: Whether media given by URL reach the engine as URLs, because another machine fetches them under
             rules of its own. False: they are fetched before, under the pipeline's media settings, or refused; what
             runs in this process must not fetch what a request names.
-        reasons: Why a feature is *unknown* or *no*, by feature name, for people.
+        reasons: Why a feature is *unknown* or *no*, by feature name, for people. Of a protocol: why the model at hand
+            lacks it; or, where it is declared all the same, what it depends on, so that it may be refused.
     """
 
     features: Mapping[str, Support] = field(default_factory=dict)
