@@ -10,9 +10,12 @@ from http_fakes import FakeModel, RunningServer
 from test_disconnects import post_raw
 
 from trunnion import MediaPart, errors
+from trunnion.completion import Completion
 from trunnion.events import ChoiceDelta, GenerateEvent, ToolCallDelta, Usage
 from trunnion_http import HTTPSettings, create_app
 from trunnion_http.anthropic.frames import MessageFrames
+from trunnion_http.anthropic.response import message_json
+from trunnion_http.responses.response import output_items
 
 HELLO = [{"role": "user", "content": "Hi"}]
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}
@@ -298,3 +301,31 @@ def test_counting_takes_no_limit(web, model):
     response = web.post("/v1/messages/count_tokens", json=body)
     assert response.status_code == 400
     assert "max_tokens" in envelope(response).message
+
+
+def test_text_behind_calls_is_a_block_of_its_own():
+    def event(**delta):
+        return GenerateEvent(choices=(ChoiceDelta(**delta),))
+
+    frames = MessageFrames("msg_1", "m", max_tokens=9, stops=())
+    call = ToolCallDelta(index=0, id="a", name="f", arguments='{"x":')
+    other = ToolCallDelta(index=1, id="b", name="g", arguments="{}")
+    out = frames.feed(event(text="one"))
+    out += frames.feed(event(tool_calls=(call, other)))
+    out += frames.feed(event(text="two"))
+    last = GenerateEvent(usage=Usage(prompt_tokens=1, completion_tokens=2))
+    out += frames.feed(last) + frames.end(last)
+    starts = [line for line in out.decode().splitlines() if '"content_block":' in line]
+    assert [line.partition('"type":"')[2] for line in (start.partition('"content_block":')[2] for start in starts)] == [
+        'text","text":"","citations":null}}',
+        'tool_use","id":"a","name":"f","input":{}}}',
+        'tool_use","id":"b","name":"g","input":{}}}',
+        'text","text":"","citations":null}}',
+    ]
+
+
+def test_an_answer_without_choices_is_empty():
+    usage = Usage(prompt_tokens=1, completion_tokens=0)
+    made = message_json(Completion(usage=usage), "msg_1", "m", max_tokens=9, stops=())
+    assert (made["content"], made["stop_reason"]) == ([], "end_turn")
+    assert output_items(Completion(usage=usage), "resp_1")[0]["content"][0]["text"] == ""
