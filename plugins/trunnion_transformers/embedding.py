@@ -53,7 +53,7 @@ class Embedder(Encoder):
 
             return torch.nn.functional.normalize(vectors, dim=-1)
 
-        vectors = await self.encode(inputs, finish)
+        vectors = await self.encode(inputs, finish, dimensions)
         return [
             Embedding(vector=vector, usage=Usage(prompt_tokens=len(one.ids), completion_tokens=0))
             for one, vector in zip(inputs, vectors, strict=True)

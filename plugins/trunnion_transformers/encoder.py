@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
@@ -14,6 +15,8 @@ from .loading import Loaded
 from .sizes import CPU_BATCH_TOKENS, CPU_REQUESTS_APART, GPU_REQUESTS
 
 _GPU_BATCH_TOKENS: Final = 16384
+_ROUND: Final = 4
+"""Batches that are made up at once: of more inputs, those of like length are found more easily."""
 
 
 class Tokens(NamedTuple):
@@ -23,8 +26,32 @@ class Tokens(NamedTuple):
     second: int = 0
 
 
+Finish = Callable[[Any, Any], Any]
+"""Takes the model's output and the mask of tokens, and returns a tensor with a row per input."""
+
+
+class _Call:
+    """Hold what is left of one call: inputs that wait for their turn, and where their rows go."""
+
+    __slots__ = ("finish", "key", "left")
+
+    def __init__(self, key: object, finish: Finish, inputs: Sequence[Tokens]) -> None:
+        loop = asyncio.get_running_loop()
+        self.key = key
+        self.finish = finish
+        self.left: deque[tuple[Tokens, asyncio.Future[Any]]] = deque((one, loop.create_future()) for one in inputs)
+
+
+class _Taken(NamedTuple):
+    """Hold an input whose turn it is."""
+
+    finish: Finish
+    tokens: Tokens
+    row: asyncio.Future[Any]
+
+
 class Encoder:
-    """Hold an encoder and the thread that runs it. Calls share the thread batch by batch."""
+    """Hold an encoder and the thread that runs it. What several calls ask for goes through the model together."""
 
     does: str = "encodes"
 
@@ -40,6 +67,9 @@ class Encoder:
         self.max_requests = config.max_requests_per_batch or (CPU_REQUESTS_APART if on_cpu else GPU_REQUESTS)
         self._batch_tokens = config.max_batch_tokens or (8 * CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
         self._pad = getattr(self._model.config.get_text_config(), "pad_token_id", None) or 0
+        self._calls: list[_Call] = []
+        self._work: asyncio.Future[None] | None = None
+        self._stopped = False
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="trunnion-transformers-encode", initializer=self._set_threads
         )
@@ -50,20 +80,68 @@ class Encoder:
 
             torch.set_num_threads(self._threads)
 
-    async def encode(self, inputs: Sequence[Tokens], finish: Callable[[Any, Any], Any]) -> list[Any]:
-        """Return a row of numbers per input, in order; inputs of like length go together.
+    async def encode(self, inputs: Sequence[Tokens], finish: Finish, key: object = None) -> list[Any]:
+        """Return a row of numbers per input, in order.
 
-        ``finish`` takes the model's output and the mask of tokens, and returns a tensor with a row per input.
+        Inputs of like length go together, those of other calls with the same ``key`` among them, whose ``finish`` does
+        the same; no call waits for all of another.
         """
+        if not inputs:
+            return []
+        call = _Call(key, finish, inputs)
+        rows = [row for _, row in call.left]
+        self._calls.append(call)
+        if self._work is None or self._work.done():
+            self._work = asyncio.ensure_future(self._run_calls())
+        try:
+            return list(await asyncio.gather(*rows))
+        except BaseException:
+            call.left.clear()
+            raise
+
+    async def _run_calls(self) -> None:
+        taken: list[_Taken] = []
+        try:
+            while self._calls:
+                taken = self._next_round()
+                for places in self._batches([one.tokens for one in taken]):
+                    batch = [taken[i] for i in places if not taken[i].row.done()]
+                    if self._stopped:
+                        return
+                    if batch:
+                        await self._run_batch(batch)
+        finally:  # stopped: nobody may wait for ever
+            calls, self._calls = self._calls, []
+            for row in [one.row for one in taken] + [row for call in calls for _, row in call.left]:
+                row.cancel()
+
+    def _next_round(self) -> list[_Taken]:
+        """Take inputs of the first call and of those like it, one of each in turn, up to a few batches full."""
+        key, size = self._calls[0].key, _ROUND * self.max_requests
+        taken: list[_Taken] = []
+        alike = [call for call in self._calls if call.key == key and call.left]
+        while alike and len(taken) < size:
+            taken += [_Taken(call.finish, *call.left.popleft()) for call in alike]
+            alike = [call for call in alike if call.left]
+        rest = [call for call in self._calls if call.left]
+        self._calls = sorted(rest, key=lambda call: call.key == key)  # those that had their turn go behind the others
+        return taken
+
+    async def _run_batch(self, batch: list[_Taken]) -> None:
         loop = asyncio.get_running_loop()
-        rows: dict[int, Any] = {}
-        for places in self._batches(inputs):
-            try:
-                made = await loop.run_in_executor(self._thread, self._run, [inputs[i] for i in places], finish)
-            except (RuntimeError, ValueError) as error:
-                raise InternalError(f"the encoder failed: {error}") from error
-            rows.update(zip(places, made, strict=True))
-        return [rows[i] for i in range(len(inputs))]
+        inputs = [one.tokens for one in batch]
+        try:
+            made = await loop.run_in_executor(self._thread, self._run, inputs, batch[0].finish)
+        except Exception as error:  # noqa: BLE001 - told to everyone who waits for it
+            for one in batch:
+                if not one.row.done():
+                    failure = InternalError(f"the encoder failed: {error}")
+                    failure.__cause__ = error
+                    one.row.set_exception(failure)
+            return
+        for one, numbers in zip(batch, made, strict=True):
+            if not one.row.done():
+                one.row.set_result(numbers)
 
     def _batches(self, inputs: Sequence[Tokens]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -77,7 +155,7 @@ class Encoder:
         if batch:
             yield batch
 
-    def _run(self, inputs: list[Tokens], finish: Callable[[Any, Any], Any]) -> list[Any]:
+    def _run(self, inputs: list[Tokens], finish: Finish) -> list[Any]:
         import torch
 
         shape = len(inputs), max(len(one.ids) for one in inputs)
@@ -98,4 +176,5 @@ class Encoder:
 
     def stop(self) -> None:
         """End the thread and wait until it is gone. Blocking."""
+        self._stopped = True
         self._thread.shutdown(cancel_futures=True)

@@ -7,7 +7,7 @@ import math
 import pytest
 from hf_lab import ask
 
-from trunnion.errors import ConfigError, ContextOverflow, InvalidArgument, UnsupportedFeature
+from trunnion.errors import Cancelled, ConfigError, ContextOverflow, InternalError, InvalidArgument, UnsupportedFeature
 from trunnion.requests import TextPrompt, TokensPrompt
 from trunnion_transformers.config import TransformersConfig
 from trunnion_transformers.engine import TransformersEngine
@@ -145,3 +145,46 @@ async def test_a_causal_model_embeds_where_asked_to_and_adapters_are_refused(mod
     assert len(vectors[0]) == 256
     with pytest.raises(ConfigError, match="embeds"):
         await embedded(model, runner="embed", adapters=adapters)
+
+
+async def test_calls_go_through_the_model_together_and_none_waits_for_all_of_another(encoder):
+    engine = TransformersEngine(str(encoder), TransformersConfig(threads=1, gc_freeze=False, max_requests_per_batch=4))
+    await engine.start()
+    batches, run = [], engine._runner._run
+
+    def counted(inputs, finish):
+        batches.append(len(inputs))
+        return run(inputs, finish)
+
+    engine._runner._run = counted
+    try:
+        alone = [await engine.embed([TextPrompt(text=text)]) for text in TEXTS]
+        batches.clear()
+        together = await asyncio.gather(*(engine.embed([TextPrompt(text=TEXTS[i % 3])]) for i in range(12)))
+        assert len(batches) <= 4
+        for place, (one,) in enumerate(together):
+            assert one.vector == pytest.approx(alone[place % 3][0].vector, abs=1e-5)
+        ended = []
+
+        async def ask(name, count, dimensions):
+            await engine.embed([TextPrompt(text="a red house")] * count, dimensions=dimensions)
+            ended.append(name)
+
+        await asyncio.gather(ask("large", 200, None), ask("small", 1, None), ask("other", 1, 4))
+        assert ended[-1] == "large"
+        given_up = asyncio.ensure_future(engine.embed([TextPrompt(text="a red house")] * 200))
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert len((await engine.embed([TextPrompt(text="a")]))[0].vector) == 16
+        engine._runner._run = lambda inputs, finish: 1 / 0
+        with pytest.raises(InternalError, match="division"):
+            await engine.embed([TextPrompt(text="a")])
+        engine._runner._run = run
+        last = [asyncio.ensure_future(engine.embed([TextPrompt(text="a red house")] * 100)) for _ in range(3)]
+        await asyncio.sleep(0)
+    finally:
+        await engine.stop()
+    for failure in await asyncio.wait_for(asyncio.gather(*last, return_exceptions=True), 30):
+        assert isinstance(failure, Cancelled | list)
