@@ -75,7 +75,7 @@ def run_batch(
     verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
 ) -> None:
-    """Answer the requests of an OpenAI batch file: chat, completions and embeddings.
+    """Answer the requests of an OpenAI batch file: chat, completions, embeddings, scores, rankings and labels.
 
     Responses are written as they come, into FILE.partial, which takes its name at the end. What was answered is kept in
     a journal beside it until then, so that a run that was stopped goes on when the same command is given again. Ends

@@ -25,6 +25,28 @@ def summary(cli, name="out.summary.json"):
     return json.loads((cli.folder / name).read_text())
 
 
+def test_scores_rankings_and_labels_are_answered_as_a_server_would(cli):
+    cli.write("in.jsonl", [
+        {"custom_id": "score", "url": "/v1/score", "body": {"text_1": "a cat", "text_2": ["a cat", "a dog"]}},
+        {"custom_id": "rank", "url": "/v1/rerank", "body": {"query": "a cat", "documents": ["a dog", "a cat"]}},
+        {"custom_id": "label", "url": "/v1/classify", "body": {"input": "a positive day"}},
+    ])  # fmt: skip
+    result = cli.run(*COMMAND)
+    assert result.code == 0, result
+    bodies = {name: row["response"]["body"] for name, row in by_id(cli.read("out.jsonl")).items()}
+    assert [len(bodies["score"]["data"]), bodies["rank"]["results"][0]["index"]] == [2, 1]
+    assert bodies["label"]["data"][0]["label"] == "positive"
+    assert summary(cli)["prompt_tokens"] == sum(body["usage"]["prompt_tokens"] for body in bodies.values())
+
+
+def test_an_engine_that_cannot_be_had_again_ends_a_run_of_embeddings(cli):
+    cli.write("in.jsonl", [{"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "a"}}])
+    result = cli.run(*COMMAND, "--set", "fault=crash", "--max-restarts", "0")
+    assert result.code == 1, result
+    assert "error: the simulated engine crashed on demand" in result.err
+    assert not (cli.folder / "out.errors.jsonl").exists()  # the row is not called failed: another run asks again
+
+
 def test_chat_completions_and_embeddings_are_answered_as_a_server_would(cli):
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     cli.write("in.jsonl", [

@@ -9,7 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-PATHS: Final = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+PATHS: Final = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/score",
+    "/v1/rerank",
+    "/v1/classify",
+)
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
 _LONGEST: Final = 200

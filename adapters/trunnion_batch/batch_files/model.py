@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Sequence
+from typing import TypeVar
 
 from trunnion import Completion
 from trunnion.engine import Classification, Embedding, EngineInfo, ProbesHealth, Score
@@ -10,6 +11,8 @@ from trunnion.errors import TrunnionError
 from trunnion.events import ChoiceDelta, GenerateEvent, ToolCallDelta
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion_batch.supervisor import EngineGone, Supervisor
+
+T = TypeVar("T")
 
 
 class SupervisedModel:
@@ -42,26 +45,28 @@ class SupervisedModel:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield the whole answer as one event."""
+        yield whole_event(await self._told(self._supervisor.complete(request)))
+
+    async def _told(self, answer: Awaitable[T]) -> T:
         try:
-            completion = await self._supervisor.complete(request)
+            return await answer
         except EngineGone as gone:
             self.gone = gone.error
             raise gone.error from gone
-        yield whole_event(completion)
 
     async def embed(
         self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
     ) -> list[Embedding]:
         """Return one embedding per prompt, in order."""
-        return await self._supervisor.embed(prompts, dimensions=dimensions, adapter=adapter)
+        return await self._told(self._supervisor.embed(prompts, dimensions=dimensions, adapter=adapter))
 
     async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
         """Return one score per text, in order."""
-        return await self._supervisor.score(query, texts)
+        return await self._told(self._supervisor.score(query, texts))
 
     async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
         """Return the probability of each label, per prompt, in order."""
-        return await self._supervisor.classify(prompts)
+        return await self._told(self._supervisor.classify(prompts))
 
     async def check_health(self) -> None:
         """Ask the engine, if it can tell."""
