@@ -12,6 +12,7 @@ import trunnion
 from trunnion_http import HTTPSettings, ModelDirectory, PipelineModel, create_app
 from trunnion_http.app import ROUTES
 from trunnion_http.openapi import document
+from trunnion_http.openapi.routes import DESCRIBED
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -106,6 +107,17 @@ def filled(body, operation, sensible, kept):
         body = {name: body[name] for name in names[kept % len(names) :][:1]} if names else {}
     needed = NEEDED.get(operation.path, ())
     return body | {key: SENSIBLE[key] for key in SENSIBLE if key in body or key in needed}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if DESCRIBED[o.path].streams], ids=lambda o: o.path)
+def test_both_ways_to_answer_are_told(sim, operation, stream):
+    body = {key: SENSIBLE[key] for key in NEEDED[operation.path]} | {"model": "words", "stream": stream}
+    case = operation.Case(body=body, media_type="application/json")
+    response = case.call(base_url=str(sim.base_url))
+    case.validate_response(response, checks=CHECKS)
+    assert response.status_code == 200
+    assert response.headers["content-type"][0].startswith("text/event-stream") is stream
 
 
 @pytest.mark.slow
