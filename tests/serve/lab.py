@@ -106,6 +106,23 @@ def do_embed_error(name, deployment):
         return unwrap(error).to_dict()
 
 
+def do_judge(name, deployment):
+    """Score and classify through what a gateway holds of a model."""
+    import asyncio
+
+    from trunnion import TextPrompt
+    from trunnion_ray.serve.remote_model import ModelCard, RemoteModel
+
+    model = RemoteModel(ModelCard(name=deployment), serve.get_deployment_handle(deployment, name))
+
+    async def ask():
+        scores = await model.score("the cat", ["the cat", "a dog"])
+        labels = await model.classify([TextPrompt(text="a negative day")])
+        return [one.value for one in scores], [one.label for one in labels]
+
+    return asyncio.run(ask())
+
+
 def do_replicas(name):
     """Return the running replicas of each deployment of an application."""
     deployments = serve.status().applications[name].deployments

@@ -86,6 +86,23 @@ def test_the_other_apis_pass_too(lab, app):
     assert "/v1/messages" in lab.get(app, "/openapi.json").json()["paths"]
 
 
+def test_scores_rankings_and_labels_pass_too(lab, app):
+    ranked = lab.post(app, {"model": "m", "query": "the cat", "documents": ["a dog", "the cat"]}, path="/v1/rerank")
+    assert [one["index"] for one in ranked.json()["results"]] == [1, 0]
+    scored = lab.post(app, {"model": "m", "text_1": "the cat", "text_2": "the cat"}, path="/v1/score")
+    assert scored.json()["data"][0]["score"] == pytest.approx(1.0)
+    labelled = lab.post(app, {"model": "m", "input": "a positive day"}, path="/classify")
+    assert labelled.json()["data"][0]["label"] == "positive"
+    refused = lab.post(app, {"model": "loud", "input": "x"}, path="/v1/classify").json()["error"]
+    assert (refused["code"], refused["param"]) == ("unsupported_feature", "model")
+
+
+def test_scores_and_labels_by_handle(lab, app):
+    scores, labels = lab("judge", name=app, deployment="m")
+    assert scores[0] == pytest.approx(1.0)
+    assert labels == ["negative"]
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
