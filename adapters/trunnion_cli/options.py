@@ -17,6 +17,7 @@ from .state import STATE
 
 if TYPE_CHECKING:
     from trunnion import EnginePlugin, EngineSpec, MediaPolicy, Registry
+    from trunnion.pooling import Task
 
 Engine = Annotated[
     str | None,
@@ -137,7 +138,13 @@ def build_spec(
 
 
 def make_spec(
-    engine: str | None, model: str | None, config: Mapping[str, Any], named: Mapping[str, str], *, batch: bool = False
+    engine: str | None,
+    model: str | None,
+    config: Mapping[str, Any],
+    named: Mapping[str, str],
+    *,
+    batch: bool = False,
+    task: Task = "generate",
 ) -> EngineSpec:
     """Return a validated spec, of the engine that suits best if none is named, and set logging up.
 
@@ -146,14 +153,16 @@ def make_spec(
     """
     from trunnion import choose_engine
     from trunnion.choice import AUTO
+    from trunnion.pooling import check_task, needs_of
 
     set_up_logging()
     found = registry()
     if engine in (None, AUTO):
-        choice = choose_engine(model, config, adapters=named, registry=found)
+        choice = choose_engine(model, config, adapters=named, needs=needs_of(task), registry=found)
         say(f"engine {choice.engine}: {choice.reason} (`trunnion engines MODEL` says more)")
         engine = choice.engine
     plugin = found.engine(engine)
+    check_task(task, plugin.name, plugin.capabilities)
     return found.engine_spec(plugin.name, check_model(plugin, model), config, adapters=named, batch=batch)
 
 

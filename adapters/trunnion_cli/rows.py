@@ -209,10 +209,10 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
     check_output(given.output, source=given.input, overwrite=overwrite)
     if given.dead_letters is not None:
         check_output(given.dead_letters, source=given.input, overwrite=overwrite, what="--dead-letters")
-    spec = make_spec(given.engine, given.model, given.config, given.adapters, batch=True)
+    spec = make_spec(given.engine, given.model, given.config, given.adapters, batch=True, task=given.task)
     further = {
         name: (
-            make_spec(one.engine, one.model, one.config, one.adapters, batch=True),
+            make_spec(one.engine, one.model, one.config, one.adapters, batch=True, task=given.task),
             RowOptions(
                 columns=options.columns,
                 sampling=one.sampling,

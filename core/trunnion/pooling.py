@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from .capabilities import Capabilities
+from .errors import UnsupportedFeature
 from .events import Usage
 from .requests import Prompt
 
@@ -51,3 +53,24 @@ class PoolingAnswer:
     vector: Sequence[float] = ()
     scores: Sequence[float] = ()
     probabilities: Mapping[str, float] = field(default_factory=dict)
+
+
+PROTOCOL_OF: Final[Mapping[Task, str]] = {"embed": "embeds/1", "classify": "classifies/1", "score": "scores/1"}
+"""The optional protocol that a task needs; generating needs none."""
+
+
+def needs_of(task: Task) -> tuple[str, ...]:
+    """Return the protocols that an engine must have for a task, for ``choose_engine(needs=...)``."""
+    return (PROTOCOL_OF[task],) if task in PROTOCOL_OF else ()
+
+
+def check_task(task: Task, engine: str, capabilities: Capabilities) -> None:
+    """Refuse a task that an engine's plugin does not declare, before the engine is started.
+
+    Raises:
+        UnsupportedFeature: ``param`` is ``task``.
+    """
+    for protocol in needs_of(task):
+        if protocol not in capabilities.protocols:
+            message = f"engine {engine!r} cannot {task}; choose one that can (`trunnion engines --markdown`)"
+            raise UnsupportedFeature(message, param="task", details={"engine": engine, "feature": protocol})

@@ -9,7 +9,7 @@ import difflib
 import importlib.metadata
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -180,6 +180,7 @@ class Registry:
         *,
         adapters: Mapping[str, str] | None = None,
         batch: bool = False,
+        needs: Iterable[str] = (),
         machine: Machine | None = None,
     ) -> EngineSpec:
         """Validate a configuration and return the spec that crosses to workers.
@@ -191,13 +192,14 @@ class Registry:
             adapters: LoRA adapters, name to path, on top of those in ``config``.
             machine: The hardware that "auto" chooses for; this machine's by default.
             batch: Start from what the plugin advises for batches (``EnginePlugin.batch_config``).
+            needs: Features and protocols that "auto" chooses by as well, such as "embeds/1".
 
         Raises:
             ConfigError: A key is unknown or a value is wrong; ``param`` names it.
             PluginError: The engine cannot be used here.
         """
         if engine == AUTO:
-            choice = choose_engine(model, config, adapters=adapters, machine=machine, registry=self)
+            choice = choose_engine(model, config, adapters=adapters, needs=needs, machine=machine, registry=self)
             logger.info("engine %s", choice)
             engine = choice.engine
         plugin = self.engine(engine)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from trunnion import MessagesPrompt, TextPrompt, TokensPrompt, Usage
-from trunnion.errors import InvalidArgument
-from trunnion.pooling import TASKS, PoolingAnswer, PoolingRequest
+from trunnion import Capabilities, MessagesPrompt, TextPrompt, TokensPrompt, Usage, get_registry
+from trunnion.errors import InvalidArgument, PluginNotFound, UnsupportedFeature
+from trunnion.pooling import TASKS, PoolingAnswer, PoolingRequest, check_task, needs_of
 from trunnion.row_tasks import TASK_COLUMNS, answer_columns, failed_columns, task_request
 from trunnion.rows import RowColumns, RowOptions
 
@@ -85,3 +85,18 @@ def test_answers_and_errors_have_the_columns_of_their_task():
         failed = failed_columns(InvalidArgument("no", param="prompt"), task)
         assert set(failed) == set(TASK_COLUMNS[task])
         assert (failed["error"]["param"], failed["num_input_tokens"]) == ("prompt", 0)
+
+
+def test_an_engine_without_a_task_is_refused_before_it_starts():
+    able = Capabilities.of(protocols=["embeds/1"])
+    check_task("embed", "e", able)
+    check_task("generate", "e", Capabilities.of())
+    assert (needs_of("score"), needs_of("generate")) == (("scores/1",), ())
+    with pytest.raises(UnsupportedFeature, match="cannot classify") as caught:
+        check_task("classify", "e", able)
+    assert (caught.value.param, caught.value.details["feature"]) == ("task", "classifies/1")
+
+
+def test_auto_chooses_by_what_is_needed():
+    with pytest.raises(PluginNotFound, match="sim: it has no handoff"):
+        get_registry().engine_spec("auto", "some/model", needs=["handoff"])

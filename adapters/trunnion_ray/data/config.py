@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trunnion import Bundle, MediaPolicy, PipelineSpec, StageSpec, get_registry
-from trunnion.pooling import Task
+from trunnion.pooling import Task, check_task, needs_of
 from trunnion.spec import PlacementStrategy
 from trunnion_batch.answering import Share
 from trunnion_batch.recovery import Recovery
@@ -201,10 +201,13 @@ class ProcessorConfig(BaseModel):
 
         Raises:
             ConfigError: A setting of the engine or of hooks is unknown or wrong.
+            UnsupportedFeature: The engine has no such task.
             PluginError: The engine, or hooks that are named, cannot be used here.
         """
         registry = get_registry()
-        spec = registry.engine_spec(self.engine, self.model, self.config, batch=True, machine=cluster())
+        needs = needs_of(self.task)
+        spec = registry.engine_spec(self.engine, self.model, self.config, batch=True, machine=cluster(), needs=needs)
+        check_task(self.task, spec.engine, registry.engine(spec.engine).capabilities)
         spec = registry.divided(spec, self.replicas[1])
         registry.check_hooks(self.hooks)
         return PipelineSpec(engine=spec, stages=self.stages, policy=registry.policy, hooks=self.hooks, media=self.media)
