@@ -8,11 +8,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from trunnion.errors import ConfigError, InternalError, ModelNotFound, TrunnionError
 from trunnion.startup import StartupClock
 
-from . import kv_events
+from . import kv_events, ranks
 from .adapters import lora_args, with_spare_slot
 from .config import VLLMConfig
 from .cpu_defaults import kv_cache_gib, unasked_binding
@@ -30,6 +31,8 @@ SHUTDOWN_TIMEOUT: Final = 20.0
 
 _REAP_SECONDS: Final = 10.0
 """Seconds that a killed process has to be gone; more than that means that the kernel holds it."""
+_ranks: Final[WeakKeyDictionary[Any, list[Any]]] = WeakKeyDictionary()
+"""What the processes of each engine have started."""
 
 
 def check_model(model: str) -> None:
@@ -173,6 +176,7 @@ def launch(model: str, config: VLLMConfig, on_step: Callable[[int, Any], None], 
     except Exception as error:
         kv_events.remove_folder(vllm_config.kv_events_config)
         raise InternalError(f"vLLM could not start {model}: {error} (its log says why)", param="model") from error
+    _ranks[llm] = ranks.ranks_of(processes(llm))
     return llm
 
 
@@ -195,6 +199,7 @@ def shut_down(llm: Any) -> None:
         llm.shutdown()
     for process in started:  # vLLM kills those that are slow, and does not wait for their end
         process.join(_REAP_SECONDS)
+    ranks.end(_ranks.pop(llm, ()))
     kv_events.remove_folder(llm.vllm_config.kv_events_config)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vllm_settings import SETTINGS
 
 from trunnion.completion import collect
 from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
+from trunnion_vllm import ranks
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="session")]
 
@@ -44,4 +46,23 @@ async def test_two_ranks_answer_as_one_and_death_is_told(engine, model):
         "next": "EngineDead",
         "running": 0,
         "children": 0,
+        "ranks": [True, 0],
     }
+
+
+async def test_a_rank_that_does_not_end_is_killed():
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).wait()"
+    engine = subprocess.Popen([sys.executable, "-c", code])
+    found = []
+    for _ in range(300):
+        found = ranks.ranks_of([engine])
+        if found:
+            break
+        time.sleep(0.1)
+    assert len(found) == 1
+    engine.kill()
+    engine.wait()
+    assert ranks.ranks_of([engine]) == []
+    ranks.end(found, grace=0.2)
+    assert not found[0].is_running() or found[0].status() == "zombie"
+    ranks.end(found)

@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 
+import psutil
+
 from trunnion.completion import collect
 from trunnion.errors import TrunnionError
 from trunnion.requests import GenerateRequest, SamplingParams, TextPrompt
@@ -30,6 +32,13 @@ async def outcome(awaitable):
     return "ok"
 
 
+def lives(rank):
+    try:
+        return rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def main(model, settings, prompts):
     engine = VLLMEngine(model, VLLMConfig(**settings, tensor_parallel_size=2))
     info = await engine.start()
@@ -38,6 +47,7 @@ async def main(model, settings, prompts):
     stream = asyncio.create_task(collect(engine.generate(request(prompts[0], max_tokens=None))))
     await asyncio.sleep(0.5)
     (core,) = multiprocessing.active_children()
+    ranks = psutil.Process(core.pid).children(recursive=True)
     os.kill(core.pid, signal.SIGKILL)
     seen["stream"] = await outcome(asyncio.wait_for(stream, 30))
     seen["health"] = await outcome(engine.check_health())
@@ -45,6 +55,7 @@ async def main(model, settings, prompts):
     seen["running"] = engine.load().running
     await engine.stop()
     seen["children"] = len(multiprocessing.active_children())
+    seen["ranks"] = [len(ranks) >= 2, sum(lives(rank) for rank in ranks)]
     print(json.dumps(seen))
 
 
