@@ -237,14 +237,26 @@ def _room(ask: Ask) -> int:
 
 @effect("output_format.json_object")
 def _json_object(ask: Ask) -> None:
-    assert isinstance(json.loads(ask(output_format=JsonObject(), max_tokens=_room(ask)).text), dict)
+    _json(ask, JsonObject())
+
+
+def _json(ask: Ask, wanted: JsonObject | JsonSchema) -> dict[str, Any] | None:
+    """Return the object that was answered; None for one that was cut off: a model may fill what is left with spaces."""
+    completion = ask(output_format=wanted, max_tokens=_room(ask))
+    if completion.choices[0].finish_reason == "length":
+        assert completion.text.lstrip().startswith("{"), f"no JSON object begins with {completion.text[:40]!r}"
+        return None
+    answer = json.loads(completion.text)
+    assert isinstance(answer, dict)
+    return answer
 
 
 @effect("output_format.json_schema")
 def _json_schema(ask: Ask) -> None:
-    answer = json.loads(ask(output_format=JsonSchema(schema=CITY), max_tokens=_room(ask)).text)
-    assert isinstance(answer["city"], str)
-    assert len(answer["city"]) <= 12
+    answer = _json(ask, JsonSchema(schema=CITY))
+    if answer is not None:
+        assert isinstance(answer["city"], str)
+        assert len(answer["city"]) <= 12
 
 
 @effect("output_format.regex")
