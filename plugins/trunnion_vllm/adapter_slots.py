@@ -151,7 +151,10 @@ class AdapterSlots:
         if self._full:
             leaving = len(self._taken) > len(self._slots)
             names = ", ".join(self._slots) or "none"
-            message = f"all {self.limit} adapter slots are taken (loaded: {names}); unload one, or raise engine_kwargs.max_loras"
+            message = (
+                f"all {self.limit} adapter slots are taken (loaded: {names}); unload one, or raise "
+                f"engine_kwargs.max_loras"
+            )
             if leaving:
                 message = f"all {self.limit} adapter slots are taken, of which some come or go right now; try again"
             raise Overloaded(message, param="adapter", retryable=leaving)
