@@ -38,7 +38,7 @@ class Account:
         prompt_tokens, cached_tokens, completion_tokens: Tokens of the rows that went out.
         errors: The failed rows, by code.
         prices: Of a million tokens: ``input``, ``cached_input`` and ``output``, as ``EngineInfo.details["prices"]``
-            tells them; None where nothing is known to cost. They are of the job's model; rows of others bring theirs.
+            tells them, for rows that bring none; None where nothing is known to cost.
         cost: What this run paid for its tokens; answers that were known cost nothing. None without prices.
         began: When the first row could start, ``time.monotonic()``.
     """
@@ -68,7 +68,7 @@ class Account:
     def add(
         self, columns: Mapping[str, Any], *, replayed: bool = False, prices: Mapping[str, float] | None = None
     ) -> None:
-        """Count one row by its output columns; ``replayed``: its answer was known; ``prices``: not the job's own.
+        """Count one row by its output columns; ``replayed``: its answer was known; ``prices``: of its model.
 
         Raises:
             TrunnionError: Too large a share of the rows failed; ``code`` is :data:`TOO_MANY_ERRORS`.

@@ -44,6 +44,11 @@ class Asked(NamedTuple):
     options: RowOptions
 
 
+def done_behind(concurrency: int) -> int:
+    """Return how many rows may be done and wait for slower ones before them, with so many in flight."""
+    return 4 * concurrency + 64
+
+
 class BatchRun:
     """Run one batch.
 
@@ -100,7 +105,7 @@ class BatchRun:
         self._slots = asyncio.Semaphore(concurrency)
         # Rows that are done wait here for slower ones before them; beyond this, the reader waits.
         self._window: asyncio.Queue[tuple[dict[str, Any], asyncio.Task[Done]] | None]
-        self._window = asyncio.Queue(4 * concurrency + 64)
+        self._window = asyncio.Queue(done_behind(concurrency))
         self._tasks: set[asyncio.Task[Done]] = set()
         self._drain = asyncio.Event()
 

@@ -158,7 +158,6 @@ class Job:
                 flight += useful
             gc.collect()
             gc.freeze()  # a full collection over an engine's heap stalls the loop for around a second
-            self.account.prices = asked[0].answerer.prices
             batch = BatchRun(
                 asked[0].answerer,
                 self.options,

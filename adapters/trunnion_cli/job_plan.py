@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from trunnion import get_registry
+from trunnion_batch.run import done_behind
 
 from .starting import size
 
@@ -47,16 +48,11 @@ def job_plan(
         ]
         flight = max(given.concurrency or 0, given.prefix_window or 0)
         if flight:
-            lines.append(_memory(rows, window(flight), f"{flight} rows in flight"))
+            lines.append(_memory(rows, flight + done_behind(flight), f"{flight} rows in flight"))
         else:
             lines.append("in flight: twice the rows that the engine finds useful, which it tells when it starts")
     lines.append(_kept(given))
     return lines
-
-
-def window(flight: int) -> int:
-    """Return the rows that a run in process holds at most: in flight, and done behind slower ones."""
-    return 5 * flight + 64
 
 
 def _engine(spec: EngineSpec) -> str:
