@@ -7,6 +7,7 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from http_fakes import RunningServer
 from pydantic import TypeAdapter
+from strict_types import every
 
 import trunnion
 from trunnion_http import ModelDirectory, PipelineModel, create_app
@@ -22,13 +23,8 @@ EVENT = TypeAdapter(RawMessageStreamEvent)
 
 def strictly(model):
     """Fail on any field, however deep, that Anthropic's own type does not have."""
-    assert not model.model_extra, f"{type(model).__name__} has extra fields {model.model_extra}"
-    type(model).model_validate(model.to_dict(), strict=True)
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, anthropic.BaseModel):
-                strictly(item)
+    for part in every(model):
+        type(part).model_validate(part.to_dict(), strict=True)
     return model
 
 

@@ -8,6 +8,7 @@ import pytest
 from http_fakes import RunningServer
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
+from strict_types import every
 
 import trunnion
 from trunnion import errors
@@ -25,12 +26,7 @@ EVENT = TypeAdapter(ResponseStreamEvent)
 
 def strictly(model):
     """Fail on any field, however deep, that OpenAI's own type does not have."""
-    assert not model.model_extra, f"{type(model).__name__} has extra fields {model.model_extra}"
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, openai.BaseModel):
-                strictly(item)
+    assert list(every(model))
     return model
 
 

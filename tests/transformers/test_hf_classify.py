@@ -6,6 +6,7 @@ import shutil
 import pytest
 from hf_lab import ask
 
+from tiny_bert import TEXTS, logits, write
 from trunnion.errors import ConfigError, ContextOverflow, UnsupportedFeature
 from trunnion.requests import TextPrompt, TokensPrompt
 from trunnion_transformers.config import TransformersConfig
@@ -13,48 +14,7 @@ from trunnion_transformers.engine import TransformersEngine
 
 pytestmark = pytest.mark.engine
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "house", "seven", "times", "eight", "is"]
-TEXTS = ("a red house", "a red house is a house", "seven times eight")
 LABELS = ("bad", "fair", "good")
-
-
-def write(path, labels):
-    """Write a BERT of two layers that classifies, with a word tokenizer that joins pairs; return its folder."""
-    import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    torch.manual_seed(1)
-    BertForSequenceClassification(
-        BertConfig(
-            vocab_size=len(WORDS),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=64,
-            initializer_range=0.5,
-            id2label=dict(enumerate(labels)),
-            label2id={label: place for place, label in enumerate(labels)},
-        )
-    ).save_pretrained(path)
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    ).save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +37,6 @@ def changed(path, target, **values):
 async def started(path, **values):
     engine = TransformersEngine(str(path), TransformersConfig(threads=1, gc_freeze=False, **values))
     return engine, await engine.start()
-
-
-def logits(path, *texts):
-    """Return what the library gives for one text, or one pair, alone."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    with torch.inference_mode():
-        tokens = AutoTokenizer.from_pretrained(path)(*texts, return_tensors="pt")
-        return AutoModelForSequenceClassification.from_pretrained(path).eval()(**tokens).logits[0]
 
 
 async def test_a_classifier_gives_what_the_library_gives(classifier):

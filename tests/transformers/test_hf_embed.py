@@ -7,6 +7,7 @@ import math
 import pytest
 from hf_lab import ask
 
+from tiny_bert import TEXTS, write
 from trunnion.errors import Cancelled, ConfigError, ContextOverflow, InternalError, InvalidArgument, UnsupportedFeature
 from trunnion.requests import TextPrompt, TokensPrompt
 from trunnion_transformers.config import TransformersConfig
@@ -14,39 +15,10 @@ from trunnion_transformers.engine import TransformersEngine
 
 pytestmark = pytest.mark.engine
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "house", "seven", "times", "eight", "is"]
-TEXTS = ("a red house", "a red house is a house", "seven times eight")
-
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """Write a BERT of two layers with a word tokenizer; return its folder."""
-    import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    path = tmp_path_factory.mktemp("encoder")
-    torch.manual_seed(1)
-    BertModel(
-        BertConfig(
-            vocab_size=len(WORDS),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=64,
-        )
-    ).save_pretrained(path)
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(path)
-    return path
+    return write(tmp_path_factory.mktemp("encoder"))
 
 
 async def embedded(path, texts=TEXTS, dimensions=None, **values):
