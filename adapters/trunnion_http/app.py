@@ -123,9 +123,9 @@ class App:
             call.client_id = True
         else:
             call.request_id = f"{self._id_prefix}{next(self._counter):08x}"
+        call.began = time.perf_counter()
         if self.metrics is not None:
             self.metrics.begin(call)
-        began = time.perf_counter() if self.settings.log_requests else 0.0
         gone = False
         try:
             await self._route(call)
@@ -146,8 +146,8 @@ class App:
                 self.watch.leave(call.flight)
             if self.metrics is not None:
                 self.metrics.end(call, self._endpoint(path_of(scope)), gone=gone)
-            if began:
-                took = (time.perf_counter() - began) * 1000
+            if self.settings.log_requests:
+                took = (time.perf_counter() - call.began) * 1000
                 logger.info("%s %s %s %.1f ms", call.request_id, scope["method"], scope["path"], took)
 
     @staticmethod

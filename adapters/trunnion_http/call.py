@@ -48,7 +48,8 @@ class Call:
     Attributes:
         also: Further headers of every response.
         status: What the client was told; 0 while it was told nothing.
-        began, model, figures, marks, usage: What :mod:`trunnion_http.metrics` counts.
+        began: When it arrived, ``time.perf_counter()``.
+        model, figures, marks, usage: What :mod:`trunnion_http.metrics` counts.
         error_frame: Writes the event that tells of a failure after a stream began.
     """
 

@@ -21,6 +21,7 @@ from .wire import (
     check_messages,
     check_tools,
     decode_chat,
+    refuse_fields,
 )
 from .wire import stream_options as check_stream_options
 
@@ -95,9 +96,7 @@ def chat_prompt(body: ChatBody | TokenizeBody, messages: list[dict[str, Any]]) -
 
 
 def _refuse(body: ChatBody) -> None:
-    for name, instead in REFUSED.items():
-        if getattr(body, name) is not None:
-            raise UnsupportedFeature(f"{name} is not supported: {instead}", param=name)
+    refuse_fields(body, REFUSED)
     if body.modalities is not None and body.modalities != ["text"]:
         raise UnsupportedFeature("modalities other than text are not supported", param="modalities")
     if body.verbosity not in (None, "medium"):

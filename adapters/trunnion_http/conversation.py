@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, Final
 
+from trunnion.formats import OutputFormat
 from trunnion.media import from_url
-from trunnion.requests import MediaPart
+from trunnion.requests import MediaPart, MessagesPrompt
 
 _JOINED: Final = frozenset({"user", "assistant"})
 """Roles whose turns become one where they follow each other: chat templates want them to alternate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Hold what a body asks of the core, and the client's names of what is in it."""
+
+    prompt: MessagesPrompt
+    media: tuple[MediaPart, ...]
+    tools: tuple[dict[str, Any], ...]
+    tool_choice: str | dict[str, Any] | None
+    parallel_tool_calls: bool | None
+    output_format: OutputFormat | None
+    names: dict[str, str]
 
 
 class Conversation:

@@ -118,7 +118,6 @@ class Metrics:
     def begin(self, call: Call) -> None:
         """Take a request in, in the task that runs it."""
         self.in_flight += 1
-        call.began = perf_counter()
         call.marks = Marks()
         MARKS.set(call.marks)
 

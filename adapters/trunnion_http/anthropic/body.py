@@ -11,21 +11,17 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct, field
 
 from trunnion_http.wire import decoder
-from trunnion_http.wire.requests import Int32
+from trunnion_http.wire.requests import Int32, Strict
 
 
-class _Strict(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Refuse unknown fields."""
-
-
-class CacheControl(_Strict):
+class CacheControl(Strict):
     """Hold ``cache_control``; the engine's own prefix cache needs no marks."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None
 
 
-class TextBlock(_Strict, tag_field="type", tag="text"):
+class TextBlock(Strict, tag_field="type", tag="text"):
     """Hold text."""
 
     text: str
@@ -33,27 +29,27 @@ class TextBlock(_Strict, tag_field="type", tag="text"):
     citations: Any = None
 
 
-class Base64Source(_Strict, tag_field="type", tag="base64"):
+class Base64Source(Strict, tag_field="type", tag="base64"):
     """Hold an image's bytes."""
 
     data: str
     media_type: str
 
 
-class UrlSource(_Strict, tag_field="type", tag="url"):
+class UrlSource(Strict, tag_field="type", tag="url"):
     """Say where an image lies."""
 
     url: str
 
 
-class ImageBlock(_Strict, tag_field="type", tag="image"):
+class ImageBlock(Strict, tag_field="type", tag="image"):
     """Hold an image."""
 
     source: Base64Source | UrlSource
     cache_control: CacheControl | None = None
 
 
-class ToolUseBlock(_Strict, tag_field="type", tag="tool_use"):
+class ToolUseBlock(Strict, tag_field="type", tag="tool_use"):
     """Hold a call that the model made."""
 
     id: str
@@ -62,7 +58,7 @@ class ToolUseBlock(_Strict, tag_field="type", tag="tool_use"):
     cache_control: CacheControl | None = None
 
 
-class ToolResultBlock(_Strict, tag_field="type", tag="tool_result"):
+class ToolResultBlock(Strict, tag_field="type", tag="tool_result"):
     """Hold what a call returned."""
 
     tool_use_id: str
@@ -71,7 +67,7 @@ class ToolResultBlock(_Strict, tag_field="type", tag="tool_result"):
     cache_control: CacheControl | None = None
 
 
-class ThinkingBlock(_Strict, tag_field="type", tag="thinking"):
+class ThinkingBlock(Strict, tag_field="type", tag="thinking"):
     """Hold what the model thought."""
 
     thinking: str
@@ -90,14 +86,14 @@ RESULT_BLOCKS: Final = ("text", "image")
 """Blocks that a tool result may hold."""
 
 
-class Message(_Strict):
+class Message(Strict):
     """Hold one turn."""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[dict[str, Any]]
 
 
-class Tool(_Strict):
+class Tool(Strict):
     """Hold a tool's definition; tools that Anthropic itself runs are refused by their type."""
 
     name: Annotated[str, Meta(min_length=1)]
@@ -112,7 +108,7 @@ class Tool(_Strict):
     input_examples: Any = None
 
 
-class ToolChoice(_Strict):
+class ToolChoice(Strict):
     """Hold ``tool_choice``."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -120,13 +116,13 @@ class ToolChoice(_Strict):
     disable_parallel_tool_use: bool | None = None
 
 
-class Metadata(_Strict):
+class Metadata(Strict):
     """Hold ``metadata``."""
 
     user_id: str | None = None
 
 
-class Thinking(_Strict):
+class Thinking(Strict):
     """Hold ``thinking``."""
 
     type: Literal["enabled", "disabled", "adaptive"]
@@ -134,21 +130,21 @@ class Thinking(_Strict):
     display: str | None = None
 
 
-class JsonFormat(_Strict):
+class JsonFormat(Strict):
     """Hold ``output_config.format``."""
 
     type: Literal["json_schema"]
     json_schema: dict[str, Any] = field(name="schema")
 
 
-class OutputConfig(_Strict):
+class OutputConfig(Strict):
     """Hold ``output_config``."""
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: JsonFormat | None = None
 
 
-class CountBody(_Strict):
+class CountBody(Strict):
     """Hold a ``/v1/messages/count_tokens`` body."""
 
     messages: list[Message]

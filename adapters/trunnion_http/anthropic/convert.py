@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
-from trunnion.formats import JsonSchema, OutputFormat
-from trunnion.requests import MediaPart, MessagesPrompt, SamplingParams
-from trunnion_http.conversation import Conversation
-from trunnion_http.wire import convert
+from trunnion.formats import JsonSchema
+from trunnion.requests import MessagesPrompt, SamplingParams
+from trunnion_http.conversation import Asked, Conversation
+from trunnion_http.wire import convert, refuse_fields
 
 from .body import (
     BLOCKS,
@@ -36,19 +35,6 @@ _BY_ROLE: Final = {
     "system": ("text",),
 }
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """Hold what a body asks of the core, and the client's names of what is in it."""
-
-    prompt: MessagesPrompt
-    media: tuple[MediaPart, ...]
-    tools: tuple[dict[str, Any], ...]
-    tool_choice: str | dict[str, Any] | None
-    parallel_tool_calls: bool | None
-    output_format: OutputFormat | None
-    names: dict[str, str]
 
 
 def read(body: CountBody) -> Asked:
@@ -101,9 +87,7 @@ def sampling(body: MessagesBody) -> SamplingParams:
 
 
 def _refuse(body: CountBody) -> None:
-    for name, instead in REFUSED.items():
-        if getattr(body, name, None) is not None:
-            raise UnsupportedFeature(f"{name} is not supported: {instead}", param=name)
+    refuse_fields(body, REFUSED)
     if body.speed not in (None, "standard"):
         raise UnsupportedFeature("speed is not supported: there is one; leave it out", param="speed")
 

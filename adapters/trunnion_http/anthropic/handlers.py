@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from trunnion.requests import GenerateRequest
 from trunnion_http.call import Call
+from trunnion_http.conversation import Asked
 from trunnion_http.generation import compose, gather, relay
 from trunnion_http.names import client_names
 from trunnion_http.tokenizing import count
 from trunnion_http.wire import encode
 
 from .body import decode_count, decode_messages
-from .convert import Asked, read, sampling
+from .convert import read, sampling
 from .frames import MessageFrames, error_event
 from .response import message_json
 

@@ -11,22 +11,18 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct, field
 
 from trunnion_http.wire import decoder
-from trunnion_http.wire.requests import Int32, StreamOptions
+from trunnion_http.wire.requests import Int32, StreamOptions, Strict
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
-class _Strict(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Refuse unknown fields."""
-
-
-class InputText(_Strict, tag_field="type", tag="input_text"):
+class InputText(Strict, tag_field="type", tag="input_text"):
     """Hold text that somebody said to the model."""
 
     text: str
 
 
-class OutputText(_Strict, tag_field="type", tag="output_text"):
+class OutputText(Strict, tag_field="type", tag="output_text"):
     """Hold text that the model said."""
 
     text: str
@@ -34,13 +30,13 @@ class OutputText(_Strict, tag_field="type", tag="output_text"):
     logprobs: list[Any] | None = None
 
 
-class Refusal(_Strict, tag_field="type", tag="refusal"):
+class Refusal(Strict, tag_field="type", tag="refusal"):
     """Hold the model's refusal."""
 
     refusal: str
 
 
-class InputImage(_Strict, tag_field="type", tag="input_image"):
+class InputImage(Strict, tag_field="type", tag="input_image"):
     """Hold an image, as a URL."""
 
     image_url: str | None = None
@@ -57,7 +53,7 @@ PARTS: Final[dict[str, type[Struct]]] = {
 """Parts of messages and of outputs that are understood, by their type."""
 
 
-class MessageItem(_Strict):
+class MessageItem(Strict):
     """Hold a message; the type may be left out."""
 
     role: Literal["user", "assistant", "system", "developer"]
@@ -68,7 +64,7 @@ class MessageItem(_Strict):
     phase: str | None = None
 
 
-class CallItem(_Strict, tag_field="type", tag="function_call"):
+class CallItem(Strict, tag_field="type", tag="function_call"):
     """Hold a call that the model made."""
 
     call_id: str
@@ -78,7 +74,7 @@ class CallItem(_Strict, tag_field="type", tag="function_call"):
     status: Status | None = None
 
 
-class OutputItem(_Strict, tag_field="type", tag="function_call_output"):
+class OutputItem(Strict, tag_field="type", tag="function_call_output"):
     """Hold what a call returned."""
 
     call_id: str
@@ -87,17 +83,17 @@ class OutputItem(_Strict, tag_field="type", tag="function_call_output"):
     status: Status | None = None
 
 
-class Thought(_Strict):
+class Thought(Strict):
     """Hold text of a reasoning item."""
 
     text: str
     type: Literal["summary_text", "reasoning_text"]
 
 
-class ReasoningItem(_Strict, tag_field="type", tag="reasoning"):
+class ReasoningItem(Strict, tag_field="type", tag="reasoning"):
     """Hold what the model thought."""
 
-    summary: list[Thought] = []
+    summary: list[Thought] = field(default_factory=list)
     content: list[Thought] | None = None
     id: str | None = None
     status: Status | None = None
@@ -113,7 +109,7 @@ ITEMS: Final[dict[str, type[Struct]]] = {
 """Items of the input that are understood, by their type."""
 
 
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """Hold ``text.format``."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -123,14 +119,14 @@ class TextFormat(_Strict):
     strict: bool | None = None
 
 
-class TextOptions(_Strict):
+class TextOptions(Strict):
     """Hold ``text``."""
 
     format: TextFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class Reasoning(_Strict):
+class Reasoning(Strict):
     """Hold ``reasoning``."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -140,7 +136,7 @@ class Reasoning(_Strict):
     mode: str | None = None
 
 
-class Tool(_Strict):
+class Tool(Strict):
     """Hold a function's definition; tools that OpenAI itself runs are refused by their type."""
 
     type: str
@@ -150,7 +146,7 @@ class Tool(_Strict):
     strict: bool | None = None
 
 
-class ResponsesBody(_Strict):
+class ResponsesBody(Strict):
     """Hold a ``/v1/responses`` body."""
 
     input: str | list[dict[str, Any]]

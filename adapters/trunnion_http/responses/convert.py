@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
 from trunnion.formats import JsonObject, JsonSchema, OutputFormat
-from trunnion.requests import MediaPart, MessagesPrompt, SamplingParams
-from trunnion_http.conversation import Conversation
-from trunnion_http.wire import convert
+from trunnion.requests import MessagesPrompt, SamplingParams
+from trunnion_http.conversation import Asked, Conversation
+from trunnion_http.wire import convert, refuse_fields
 
 from .body import (
     ITEMS,
@@ -37,18 +36,6 @@ NAMES: Final = {
 LOGPROBS: Final = "message.output_text.logprobs"
 _SAID_TO: Final = ("input_text", "input_image")
 _SAID: Final = ("output_text", "refusal", "input_text")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """Hold what a body asks of the core, and the client's names of what is in it."""
-
-    prompt: MessagesPrompt
-    media: tuple[MediaPart, ...]
-    tools: tuple[dict[str, Any], ...]
-    tool_choice: str | dict[str, Any] | None
-    output_format: OutputFormat | None
-    names: dict[str, str]
 
 
 def read(body: ResponsesBody) -> Asked:
@@ -79,6 +66,7 @@ def read(body: ResponsesBody) -> Asked:
         media=tuple(conversation.media),
         tools=tools,
         tool_choice=_tool_choice(body.tool_choice, [tool["function"]["name"] for tool in tools]),
+        parallel_tool_calls=body.parallel_tool_calls,
         output_format=_format(body),
         names={**NAMES, **conversation.names},
     )
@@ -98,9 +86,7 @@ def sampling(body: ResponsesBody) -> SamplingParams:
 
 
 def _refuse(body: ResponsesBody) -> None:
-    for name, instead in REFUSED.items():
-        if getattr(body, name) is not None:
-            raise UnsupportedFeature(f"{name} is not supported: {instead}", param=name)
+    refuse_fields(body, REFUSED)
     odd = {
         "store": (body.store, "nothing is stored here; leave it out, or send store: false"),
         "background": (body.background, "read the answer, or stream it"),

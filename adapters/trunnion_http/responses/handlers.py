@@ -39,7 +39,7 @@ async def responses(app: App, call: Call) -> None:
             media=asked.media,
             tools=asked.tools,
             tool_choice=asked.tool_choice,
-            parallel_tool_calls=body.parallel_tool_calls,
+            parallel_tool_calls=asked.parallel_tool_calls,
             output_format=asked.output_format,
             session=body.prompt_cache_key,
         )

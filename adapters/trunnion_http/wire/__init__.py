@@ -10,7 +10,7 @@ from .decode import (
     decoder,
 )
 from .encode import chat_response, completion_response, encode, usage_json
-from .messages import check_messages, check_tools
+from .messages import check_messages, check_tools, refuse_fields
 from .requests import (
     REFUSED,
     ChatBody,
@@ -47,6 +47,7 @@ __all__ = [
     "decoder",
     "encode",
     "output_format",
+    "refuse_fields",
     "stream_options",
     "usage_json",
 ]

@@ -14,6 +14,17 @@ _TEXT_PARTS: Final = frozenset({"text", "refusal"})
 _MEDIA_PARTS: Final = frozenset({"image_url", "video_url", "audio_url", "input_audio"})
 
 
+def refuse_fields(body: object, refused: Mapping[str, str]) -> None:
+    """Refuse fields that exist elsewhere and mean nothing here: names, with what to do instead.
+
+    Raises:
+        UnsupportedFeature: One of them is set; ``param`` names it.
+    """
+    for name, instead in refused.items():
+        if getattr(body, name, None) is not None:
+            raise UnsupportedFeature(f"{name} is not supported: {instead}", param=name)
+
+
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[MediaPart, ...]:
     """Check roles and contents, and return the media parts in the order of the conversation.
 

@@ -15,6 +15,10 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
+class Strict(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Refuse unknown fields."""
+
+
 class StreamOptions(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """Hold ``stream_options``."""
 
