@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ._versions import series
-from .adapter_setting import with_adapters
+from .adapter_setting import LoraSettings, with_adapters, with_room
 from .choice import AUTO, choose_engine
 from .engine import Engine
 from .errors import (
@@ -179,6 +179,7 @@ class Registry:
         config: Mapping[str, Any] | None = None,
         *,
         adapters: Mapping[str, str] | None = None,
+        lora: LoraSettings | None = None,
         batch: bool = False,
         needs: Iterable[str] = (),
         machine: Machine | None = None,
@@ -190,6 +191,7 @@ class Registry:
             model: Path or name of the model.
             config: The engine's settings.
             adapters: LoRA adapters, name to path, on top of those in ``config``.
+            lora: Adapters that come and go while the engine runs; it is given room for them.
             machine: The hardware that "auto" chooses for; this machine's by default.
             batch: Start from what the plugin advises for batches (``EnginePlugin.batch_config``).
             needs: Features and protocols that "auto" chooses by as well, such as "embeds/1".
@@ -207,6 +209,8 @@ class Registry:
             raise ConfigError(f"engine {engine!r} needs a model: give a path or a name", param="model")
         advised = plugin.batch_config if batch else {}
         settings = {**advised, **with_adapters(plugin, config, adapters)}
+        if lora is not None:
+            settings = with_room(plugin, settings, lora)
         valid = validate_config(plugin.config, settings, where=f"engine {engine!r}")
         return EngineSpec(
             engine=engine,

@@ -62,6 +62,14 @@ class VLLMConfig(PluginConfig):
         description="LoRA adapters, name to path, loaded at start. Sets enable_lora, max_loras and max_lora_rank "
         "unless engine_kwargs do.",
     )
+    max_loras: int | None = Field(
+        default=None,
+        ge=1,
+        description="LoRA adapters held at once: room for those loaded while it runs. Sets enable_lora.",
+    )
+    max_lora_rank: int | None = Field(
+        default=None, ge=1, description="Highest rank of an adapter; that of the declared ones, or vLLM's 16, if unset."
+    )
     engine_kwargs: dict[str, Any] = Field(
         default_factory=dict,
         description="Any other field of vLLM's AsyncEngineArgs, such as speculative_config, as JSON values.",

@@ -83,7 +83,8 @@ def build_args(model: str, config: VLLMConfig) -> Any:
         build = "CPU" if _vllm.on_cpu() else "GPU"
         raise ConfigError(f"device is {config.device!r}, but this is a {build} build of vLLM", param="device")
     defaults = _vllm.engine_arg_defaults()
-    args = {**lora_args(config.adapters), **config.engine_args()}
+    room = {} if config.max_loras is None else {"enable_lora": True}
+    args = {**room, **lora_args(config.adapters), **config.engine_args()}
     if config.kv_events:
         args["kv_events_config"] = kv_events.events_config(args.get("kv_events_config"))
     if _vllm.on_cpu():
