@@ -4,10 +4,11 @@ from .app import App, create_app
 from .models import ModelDirectory, ModelHandle
 from .pipeline_model import PipelineModel
 from .server import HTTPServer, make_server, serve
-from .settings import HTTPSettings
+from .settings import BatchSettings, HTTPSettings
 
 __all__ = [
     "App",
+    "BatchSettings",
     "HTTPServer",
     "HTTPSettings",
     "ModelDirectory",

@@ -19,6 +19,9 @@ from trunnion.errors import TrunnionError
 
 from .anthropic.handlers import count_tokens, messages
 from .auth import KeyRing
+from .batches.ask import INSIDE
+from .batches.keeper import Keeper
+from .batches.routing import serve_stored, stored_route
 from .call import Call, ClientGone, Scope, Send, path_of
 from .chat import chat_completions
 from .completions import completions
@@ -62,6 +65,7 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
 _OPEN: Final = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json"})
 """Paths that never ask for a key: probes and tools have none."""
 _MODEL: Final = "/v1/models/"
+_STORED: Final = ("/v1/files", "/v1/batches")
 _LONGEST_ID: Final = 128
 
 
@@ -73,6 +77,7 @@ class App:
         settings: Limits and keys.
         draining: Set it, and ``/ready`` says no while requests are still answered.
         notes: Further facts for ``/ready``, such as the topology.
+        batches: Keeps files and batches; None where that is switched off.
     """
 
     def __init__(self, models: ModelDirectory, settings: HTTPSettings, lifespan: Lifespan | None) -> None:
@@ -84,6 +89,7 @@ class App:
         self.notes: dict[str, Any] = {}
         self._lifespan = lifespan
         self._keys = None if settings.api_keys_env is None else KeyRing(settings.api_keys_env)
+        self.batches = None if settings.batches is None else Keeper(self, settings.batches)
         self.metrics = Metrics() if settings.metrics else None
         self._door = None if settings.max_requests is None else Door(settings.max_requests)
         self._id_prefix = uuid.uuid4().hex[:20]
@@ -102,6 +108,8 @@ class App:
     def find(self, call: Call, name: str | None) -> tuple[ModelHandle, str | None]:
         """Return the handle and the adapter that a request names. Raises :class:`ModelNotFound`."""
         handle, adapter = self.models.resolve(name)
+        if call.inside is not None:
+            call.rank(handle.info)
         if self.metrics is not None:
             call.model = handle.name
             call.figures = self.metrics.model(handle.name)
@@ -117,6 +125,7 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send, dict(scope["headers"]))
+        call.inside = scope.get(INSIDE)
         given = call.headers.get(b"x-request-id")
         if given is not None and _is_clean(given):
             call.request_id = given.decode("ascii")
@@ -145,26 +154,32 @@ class App:
             if call.flight is not None:
                 self.watch.leave(call.flight)
             if self.metrics is not None:
-                self.metrics.end(call, self._endpoint(path_of(scope)), gone=gone)
+                self.metrics.end(call, self._endpoint(call, path_of(scope)), gone=gone)
             if self.settings.log_requests:
                 took = (time.perf_counter() - call.began) * 1000
                 logger.info("%s %s %s %.1f ms", call.request_id, scope["method"], scope["path"], took)
 
     @staticmethod
-    def _endpoint(path: str) -> str | None:
+    def _endpoint(call: Call, path: str) -> str | None:
         """Return the path that stands for a request in the metrics: one of a known number."""
+        if call.inside is not None:
+            return f"batch:{path}"
         if path in ROUTES:
             return path
-        return _MODEL if path.startswith(_MODEL) else None
+        stored = stored_route(path)
+        return stored[0] if stored else _MODEL if path.startswith(_MODEL) else None
 
     async def _route(self, call: Call) -> None:
         scope = call.scope
         path = path_of(scope)
         route = ROUTES.get(path) or ROUTES.get(path.rstrip("/"))
-        if self._keys is not None and path not in _OPEN:
+        if self._keys is not None and path not in _OPEN and call.inside is None:
             self._keys.check(call.headers)
         method: str = scope["method"]
         if route is None:
+            if path.startswith(_STORED):
+                await serve_stored(self, call, path)
+                return
             if not path.startswith(_MODEL):
                 raise unknown_path(method, path)
             allowed = "GET"
@@ -174,7 +189,7 @@ class App:
             raise method_not_allowed(method, path, allowed)
         if route is None:
             await get_model(self, call, path[len(_MODEL) :])
-        elif self._door is None or method != "POST":
+        elif self._door is None or method != "POST" or call.inside is not None:
             await route[1](self, call)
         else:
             entered = self._door.enter()
@@ -191,6 +206,11 @@ class App:
             headers = [(b"allow", error.message.rpartition(" ")[2].encode())]
         await call.fail(error, headers)
 
+    async def suspend_batches(self) -> None:
+        """Run batches no further; whoever shares the folder goes on with them. For the time before an engine stops."""
+        if self.batches is not None:
+            await self.batches.stop()
+
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         context = None if self._lifespan is None else self._lifespan()
@@ -201,8 +221,11 @@ class App:
             logger.exception("start-up failed")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        if self.batches is not None:
+            self.batches.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self.suspend_batches()
         try:
             if context is not None:
                 await context.__aexit__(None, None, None)

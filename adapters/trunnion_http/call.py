@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
+from trunnion.capabilities import Support
+from trunnion.engine import EngineInfo
 from trunnion.errors import TrunnionError
 from trunnion.events import Usage
 from trunnion.timing import Marks
@@ -18,6 +20,7 @@ from .settings import HTTPSettings
 from .sse import error_frame
 
 if TYPE_CHECKING:
+    from .batches.ask import Inside
     from .metrics import ModelFigures
 
 Scope = MutableMapping[str, Any]
@@ -49,6 +52,9 @@ class Call:
         also: Further headers of every response.
         status: What the client was told; 0 while it was told nothing.
         began: When it arrived, ``time.perf_counter()``.
+        tenant: The name of the key it carries, where keys are asked for.
+        inside: What a request of a batch has in place of a key; None for a client's.
+        priority: Its priority where its body names none.
         model, figures, marks, usage: What :mod:`trunnion_http.metrics` counts.
         error_frame: Writes the event that tells of a failure after a stream began.
     """
@@ -62,14 +68,17 @@ class Call:
         "finished",
         "flight",
         "headers",
+        "inside",
         "marks",
         "model",
+        "priority",
         "receive",
         "request_id",
         "scope",
         "send",
         "started",
         "status",
+        "tenant",
         "usage",
     )
 
@@ -80,6 +89,9 @@ class Call:
         self.headers = headers
         self.request_id = ""
         self.client_id = False
+        self.tenant: str | None = None
+        self.inside: Inside | None = None
+        self.priority = 0
         self.flight: Flight | None = None
         self.started = False
         self.finished = False
@@ -129,6 +141,11 @@ class Call:
             if not message.get("more_body", False):
                 return b"".join(pieces)
         raise body_too_large(limit)
+
+    def rank(self, info: EngineInfo | None) -> None:
+        """Take a batch's priority, where the engine has priorities."""
+        if self.inside is not None and info is not None and info.capabilities.support("priority") is Support.YES:
+            self.priority = self.inside.priority
 
     def watch(self, watch: DisconnectWatch) -> None:
         """From here on, let the client's hang-up cancel the work."""

@@ -54,7 +54,7 @@ def build_request(
         parallel_tool_calls=None if chat is None else chat.parallel_tool_calls,
         output_format=output_format(body),
         session=None if chat is None else chat.prompt_cache_key,
-        priority=body.priority or 0,
+        priority=body.priority,
         cache_salt=body.cache_salt,
         extra=body.extra,
     )
@@ -76,7 +76,7 @@ def compose(
     parallel_tool_calls: bool | None = None,
     output_format: OutputFormat | None = None,
     session: str | None = None,
-    priority: int = 0,
+    priority: int | None = None,
     cache_salt: str | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> GenerateRequest:
@@ -87,7 +87,7 @@ def compose(
         trace = {key: headers[name].decode("latin-1") for name, key in _TRACE if name in headers}
     if session is None and b"x-session-id" in headers:
         session = headers[b"x-session-id"].decode("latin-1")
-    timeout = settings.request_timeout
+    timeout = settings.request_timeout if call.inside is None else None  # a batch has its own time
     if _TIMEOUT in headers:
         timeout = _shorter(headers[_TIMEOUT], timeout)
     return GenerateRequest(
@@ -102,7 +102,7 @@ def compose(
         delivery="delta" if stream else "final",
         model=model,
         adapter=adapter,
-        priority=priority,
+        priority=call.priority if priority is None else priority,
         deadline=None if timeout is None else time.time() + timeout,
         session=session,
         cache_salt=cache_salt,

@@ -7,6 +7,50 @@ from pydantic import Field
 from trunnion.plugin import PluginConfig
 
 
+class BatchSettings(PluginConfig):
+    """Keep files and batches, OpenAI's ``/v1/files`` and ``/v1/batches``. Units are bytes and seconds."""
+
+    folder: str = Field(
+        min_length=1,
+        description="Folder where files and batches live. All replicas of an application share it, and no other "
+        "application does.",
+    )
+    max_file_bytes: int = Field(
+        default=200 * 1024 * 1024, ge=1, description="Largest file that may be uploaded; more is a 413."
+    )
+    retention: float | None = Field(
+        default=30 * 86_400.0,
+        gt=0,
+        description="Seconds that files are kept after they were made, and batches after their end; None for ever. A "
+        "request may ask for another time for its files.",
+    )
+    lines_in_flight: int = Field(
+        default=16, ge=1, description="Lines that one process asks its engine at once, of all its batches together."
+    )
+    max_running: int = Field(
+        default=4, ge=1, description="Batches that one process runs at once; further ones wait, the oldest first."
+    )
+    priority: int = Field(
+        default=1,
+        ge=-(2**31),
+        le=2**31 - 1,
+        description="Priority of lines that name none, where the engine has priorities; lower runs first, and requests "
+        "of others have 0.",
+    )
+    retries: int = Field(
+        default=5,
+        ge=0,
+        description="Times that a line is asked again after a failure that may pass, before its batch waits for the "
+        "engine to come back. A full queue is waited for without limit.",
+    )
+    lease_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        description="Seconds after its last sign of life from which a replica of another machine counts as dead, and "
+        "others take its batches over.",
+    )
+
+
 class HTTPSettings(PluginConfig):
     """Set limits and keys of the OpenAI-compatible surface. Units are bytes and seconds."""
 
@@ -32,6 +76,9 @@ class HTTPSettings(PluginConfig):
     api_keys_env: str | None = Field(
         default=None,
         description="Name of the environment variable that holds the API keys, comma separated; None asks for no key.",
+    )
+    batches: BatchSettings | None = Field(
+        default=None, description="Keep files and batches; None answers that they are switched off."
     )
     disconnect_interval: float = Field(
         default=0.2, gt=0, description="Seconds between looks at whether clients of long requests have hung up."

@@ -4,7 +4,8 @@ The format is that of https://platform.openai.com/docs/guides/batch. Each line i
 process and without a socket, so that a line means what the same request means to a server.
 """
 
-from .lines import BatchLine, LineError, parse_line
+from trunnion_http.batches.lines import BatchLine, LineError, parse_line
+
 from .run import BatchFileRun
 
 __all__ = ["BatchFileRun", "BatchLine", "LineError", "parse_line"]

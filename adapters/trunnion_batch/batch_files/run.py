@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -15,8 +15,9 @@ from trunnion_batch.account import Account
 from trunnion_batch.journal import Journal
 from trunnion_batch.keys import KEY_BYTES
 from trunnion_http import HTTPSettings, create_app
+from trunnion_http.batches.ask import ask
+from trunnion_http.batches.lines import BatchLine, LineError, error_line, fingerprint, parse_line, result_line
 
-from .lines import BatchLine, LineError, error_line, fingerprint, parse_line, result_line
 from .model import SupervisedModel
 
 _FLUSH_SECONDS: Final = 2.0
@@ -206,7 +207,8 @@ class BatchFileRun:
         if known is not None:
             status, body = _OK, known
         else:
-            status, body = await self._ask(line, request_id)
+            reply = await ask(self._app, line, request_id)
+            status, body = reply.status, reply.body
             if self._model.gone is not None:
                 raise self._model.gone
             if status == _OK and self._journal is not None:
@@ -236,26 +238,6 @@ class BatchFileRun:
         digest = self._identity.copy()
         digest.update(msgspec.msgpack.encode((line.custom_id, line.url, line.body)))
         return digest.digest()
-
-    async def _ask(self, line: BatchLine, request_id: str) -> tuple[int, bytes]:
-        """Hand a line to the surface as a server would; return the status and the body."""
-        status = 0
-        pieces: list[bytes] = []
-
-        async def receive() -> MutableMapping[str, Any]:
-            return {"type": "http.request", "body": line.body, "more_body": False}
-
-        async def send(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                pieces.append(message.get("body", b""))
-
-        headers = [(b"x-request-id", request_id.encode())]
-        scope = {"type": "http", "method": "POST", "path": line.url, "headers": headers}
-        await self._app(scope, receive, send)
-        return status, b"".join(pieces)
 
     async def _flush(self) -> None:
         while True:

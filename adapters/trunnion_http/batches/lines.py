@@ -1,9 +1,13 @@
-"""Read the lines of a batch file, and write those of its results."""
+"""Read the lines of a batch file, and write those of its results.
+
+``POST /v1/batches`` and ``trunnion run-batch`` (:mod:`trunnion_batch`, which stands on this package) read the same.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,17 +43,29 @@ class LineError(Exception):
         number: The line's number, from 1.
         custom_id: The caller's name for it, where that could be read.
         code: ``invalid_json``, ``invalid_line``, ``unsupported_url`` or ``duplicate_custom_id``.
+        param: The field of the line at fault; None where it is the line itself.
+        fault: What is wrong, without the line's number.
     """
 
-    def __init__(self, number: int, message: str, *, code: str = "invalid_line", custom_id: str | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        message: str,
+        *,
+        code: str = "invalid_line",
+        custom_id: str | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(f"line {number}: {message}")
         self.number = number
         self.custom_id = custom_id
         self.code = code
+        self.param = param
+        self.fault = message
 
 
-def parse_line(data: bytes, number: int) -> BatchLine:
-    """Return the request of a line. Raises :class:`LineError`."""
+def parse_line(data: bytes, number: int, urls: Collection[str] = PATHS) -> BatchLine:
+    """Return the request of a line; ``urls`` are those it may name. Raises :class:`LineError`."""
     try:
         values = _decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -60,19 +76,22 @@ def parse_line(data: bytes, number: int) -> BatchLine:
         )
     custom_id = values.get("custom_id")
     if not isinstance(custom_id, str) or not custom_id:
-        raise LineError(number, f"custom_id must be a string that is not empty, not {_short(custom_id)}")
+        message = f"custom_id must be a string that is not empty, not {_short(custom_id)}"
+        raise LineError(number, message, param="custom_id")
     if values.get("method", "POST") != "POST":
         message = f'method must be "POST", not {_short(values["method"])}'
-        raise LineError(number, message, custom_id=custom_id)
+        raise LineError(number, message, custom_id=custom_id, param="method")
     url = values.get("url")
-    if url not in PATHS:
-        message = f"url must be one of {', '.join(PATHS)}, not {_short(url)}"
-        raise LineError(number, message, code="unsupported_url", custom_id=custom_id)
+    if not isinstance(url, str) or url not in urls:
+        allowed = f"one of {', '.join(urls)}" if len(urls) > 1 else ", ".join(urls)
+        message = f"url must be {allowed}, not {_short(url)}"
+        raise LineError(number, message, code="unsupported_url", custom_id=custom_id, param="url")
     body = values.get("body")
     if not isinstance(body, dict):
-        raise LineError(number, f"body must be an object, not {_short(body)}", custom_id=custom_id)
+        raise LineError(number, f"body must be an object, not {_short(body)}", custom_id=custom_id, param="body")
     if body.get("stream"):
-        raise LineError(number, "body.stream has no place in a batch; leave it out", custom_id=custom_id)
+        message = "body.stream has no place in a batch; leave it out"
+        raise LineError(number, message, custom_id=custom_id, param="body.stream")
     return BatchLine(number=number, custom_id=custom_id, url=url, body=_encode(body))
 
 
@@ -92,6 +111,12 @@ def error_line(error: LineError) -> bytes:
     told: dict[str, Any] = {"code": error.code, "message": _readable(str(error)), "line": error.number}
     custom_id = None if error.custom_id is None else _readable(error.custom_id)
     return _encode({"id": f"batch_line_{error.number}", "custom_id": custom_id, "response": None, "error": told})
+
+
+def undone_line(number: int, custom_id: str, code: str, message: str) -> bytes:
+    """Return the line of a request that was never asked."""
+    told = {"code": code, "message": message}
+    return _encode({"id": f"batch_line_{number}", "custom_id": custom_id, "response": None, "error": told})
 
 
 def _readable(text: str) -> str:
