@@ -17,6 +17,7 @@ from .state import STATE
 
 if TYPE_CHECKING:
     from trunnion import EnginePlugin, EngineSpec, MediaPolicy, Registry
+    from trunnion.adapter_setting import LoraSettings
     from trunnion.pooling import Task
 
 Engine = Annotated[
@@ -143,6 +144,7 @@ def make_spec(
     config: Mapping[str, Any],
     named: Mapping[str, str],
     *,
+    lora: LoraSettings | None = None,
     batch: bool = False,
     task: Task = "generate",
 ) -> EngineSpec:
@@ -158,12 +160,14 @@ def make_spec(
     set_up_logging()
     found = registry()
     if engine in (None, AUTO):
-        choice = choose_engine(model, config, adapters=named, needs=needs_of(task), registry=found)
+        needs = [*needs_of(task), *(["hot_adapters/1"] if lora is not None and lora.in_use else ())]
+        choice = choose_engine(model, config, adapters=named, needs=needs, registry=found)
         say(f"engine {choice.engine}: {choice.reason} (`trunnion engines MODEL` says more)")
         engine = choice.engine
     plugin = found.engine(engine)
     check_task(task, plugin.name, plugin.capabilities)
-    return found.engine_spec(plugin.name, check_model(plugin, model), config, adapters=named, batch=batch)
+    path = check_model(plugin, model)
+    return found.engine_spec(plugin.name, path, config, adapters=named, lora=lora, batch=batch)
 
 
 def hook_settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:
@@ -209,3 +213,21 @@ def adapter_paths(pairs: Sequence[str]) -> dict[str, str]:
             raise typer.BadParameter(f"--adapter takes NAME=PATH, not {pair!r}")
         named[name] = path
     return named
+
+
+def lora_settings(folders: Sequence[str] | None, max_loras: int | None) -> LoraSettings:
+    """Turn ``--adapter-folder`` and ``--max-loras`` into settings that hold in any working directory.
+
+    Raises:
+        ConfigError: A folder is not there.
+    """
+    from trunnion.adapter_folders import AdapterFolders
+    from trunnion.adapter_setting import LoraSettings
+
+    AdapterFolders(folders or ())
+    return LoraSettings(folders=tuple(map(absolute, folders or ())), max_loras=max_loras)
+
+
+def absolute(path: str) -> str:
+    """Return a path as it is in any working directory; a URI as it is."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())

@@ -201,6 +201,8 @@ class Registry:
             PluginError: The engine cannot be used here.
         """
         if engine == AUTO:
+            if lora is not None and lora.in_use:
+                needs = (*needs, "hot_adapters/1")
             choice = choose_engine(model, config, adapters=adapters, needs=needs, machine=machine, registry=self)
             logger.info("engine %s", choice)
             engine = choice.engine

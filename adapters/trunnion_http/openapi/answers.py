@@ -169,6 +169,8 @@ ANSWERS: Final[dict[str, Schema]] = {
     "OpenAPI": OBJECT,
     "Model": _MODEL,
     "Models": _object(object=_const("list"), data=_list(ref("Model"))),
+    "Deleted": _object(id=STRING, object=STRING, deleted={"const": True}),
+    "Done": _object(status=_const("ok"), model=STRING),
     "Health": _object({"models": OBJECT}, status={"enum": ["ok", "unhealthy"]}),
     "Ready": {
         "type": "object",

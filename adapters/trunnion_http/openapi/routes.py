@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from trunnion_http.administration import LoadAdapterBody, OrderBody, SleepBody, UnloadAdapterBody
 from trunnion_http.anthropic.body import CountBody, MessagesBody
 from trunnion_http.responses.body import ResponsesBody
 from trunnion_http.wire import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
@@ -73,6 +74,21 @@ DESCRIBED: Final[dict[str, Route]] = {
         body=ResponsesBody,
         answer="Response",
         streams=True,
+    ),
+    "/v1/load_lora_adapter": Route(
+        summary="Load a LoRA adapter into every replica; needs an administrator's key",
+        body=LoadAdapterBody,
+        answer="Model",
+    ),
+    "/v1/unload_lora_adapter": Route(
+        summary="Unload a LoRA adapter; needs an administrator's key", body=UnloadAdapterBody, answer="Deleted"
+    ),
+    "/sleep": Route(
+        summary="Give the engines' memory back; needs an administrator's key", body=SleepBody, answer="Done"
+    ),
+    "/wake_up": Route(summary="Wake the engines; needs an administrator's key", body=OrderBody, answer="Done"),
+    "/reset_prefix_cache": Route(
+        summary="Forget cached prefixes; needs an administrator's key", body=OrderBody, answer="Done"
     ),
     "/v1/models": Route(summary="List the models and adapters", answer="Models"),
     "/v1/models/{model}": Route(summary="Describe a model or an adapter", answer="Model"),

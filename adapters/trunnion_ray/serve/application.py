@@ -9,6 +9,7 @@ from pydantic import Field
 from ray import serve
 from ray.serve import Application
 
+from trunnion.adapter_setting import lazily
 from trunnion.errors import ConfigError
 from trunnion.plugin import PluginConfig
 from trunnion.registry import validate_config
@@ -17,6 +18,7 @@ from trunnion_http import HTTPSettings
 from .config import GatewayConfig, ModelConfig, Topology
 from .gateway import Gateway
 from .options import adapter_names, deployment_name, deployment_options, pipeline_spec
+from .order_desk import OrderDesk
 from .remote_model import ModelCard
 from .replica import ModelReplica, ReplicaSpec
 from .routing import request_router_config
@@ -61,7 +63,9 @@ def build_application(config: AppConfig) -> Application:
 
 def card_of(config: ModelConfig) -> ModelCard:
     """Return what the gateway must know of a model."""
-    return ModelCard(name=config.name, adapters=adapter_names(pipeline_spec(config)))
+    lazy = lazily(config.adapters, config.lora)[1]
+    adapters = (*adapter_names(pipeline_spec(config)), *lazy)
+    return ModelCard(name=config.name, adapters=adapters, changing=config.lora.in_use)
 
 
 def model_application(
@@ -92,11 +96,34 @@ def model_application(
     replica = ReplicaSpec(
         name=config.name,
         pipeline=spec,
+        lora=config.lora,
+        adapters=lazily(config.adapters, config.lora)[1],
         http=http or HTTPSettings(),
         topology=topology if ingress else "gateway",
     )
     cls: Any = serve.ingress()(ModelReplica) if ingress else ModelReplica
-    return serve.deployment(cls).options(**merged).bind(replica)
+    deployment = serve.deployment(cls).options(**merged)
+    return deployment.bind(replica, _desk(config.name)) if _takes_orders(config, http) else deployment.bind(replica)
+
+
+def _takes_orders(config: ModelConfig, http: HTTPSettings | None) -> bool:
+    """Tell whether replicas must agree: adapters come and go, or administrators may change the engines."""
+    allowed = http is not None and (http.admin_keys_env is not None or http.admin_keys_file is not None)
+    return config.lora.in_use or allowed
+
+
+def _desk(name: str) -> Application:
+    return (
+        serve.deployment(OrderDesk)
+        .options(
+            name=f"desk:{deployment_name(name)}",
+            num_replicas=1,
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=10_000,
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )
+        .bind()
+    )
 
 
 def gateway_application(

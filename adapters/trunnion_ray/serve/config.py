@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trunnion import MediaPolicy
+from trunnion.adapter_setting import LoraSettings
 from trunnion.plugin import PluginConfig
 from trunnion.spec import PlacementStrategy
 
@@ -75,6 +76,9 @@ class ModelConfig(PluginConfig):
     config: dict[str, Any] = Field(default_factory=dict, description="The engine's configuration.")
     adapters: dict[str, str] = Field(
         default_factory=dict, description="LoRA adapters, name to path; clients name them as models."
+    )
+    lora: LoraSettings = Field(
+        default_factory=LoraSettings, description="Adapters that are loaded and unloaded while the engine runs."
     )
     stages: tuple[StageConfig, ...] = Field(default=(), description="Stages to configure or insert.")
     hooks: dict[str, dict[str, Any]] = Field(

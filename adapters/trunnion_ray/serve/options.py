@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trunnion.adapter_setting import lazily
 from trunnion.registry import Registry, get_registry
 from trunnion.spec import Bundle, PipelineSpec, StageSpec
 from trunnion_ray.machine import cluster
@@ -22,7 +23,12 @@ def pipeline_spec(config: ModelConfig, registry: Registry | None = None) -> Pipe
     registry.check_hooks(config.hooks)
     return PipelineSpec(
         engine=registry.engine_spec(
-            config.engine, config.model, config.config, adapters=config.adapters, machine=cluster()
+            config.engine,
+            config.model,
+            config.config,
+            adapters=lazily(config.adapters, config.lora)[0],
+            lora=config.lora,
+            machine=cluster(),
         ),
         stages=tuple(StageSpec(stage=s.stage, config=s.config, position=s.position) for s in config.stages),
         policy=registry.policy,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +16,8 @@ from trunnion.requests import GenerateRequest, Prompt
 
 from .errors import unwrap
 
+_log = logging.getLogger("trunnion.serve")
+
 _PATIENCE: Final = 5.0
 """Seconds to wait for a replica that is asked how it is."""
 
@@ -24,6 +28,8 @@ class ModelCard:
 
     name: str
     adapters: tuple[str, ...] = ()
+    changing: bool = False
+    """Whether adapters come and go while it runs."""
 
 
 class RemoteModel:
@@ -34,6 +40,9 @@ class RemoteModel:
         self.whole = handle
         self.streaming = handle.options(stream=True)
         self._info: EngineInfo | None = None
+        self._adapters: tuple[str, ...] = card.adapters
+        self._looked = 0.0
+        self._looking: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -47,8 +56,8 @@ class RemoteModel:
 
     @property
     def adapters(self) -> Collection[str]:
-        """Return the declared adapters."""
-        return self.card.adapters
+        """Return the adapters that may be asked for, as far as is known."""
+        return self._adapters
 
     @property
     def ready(self) -> bool:
@@ -72,6 +81,24 @@ class RemoteModel:
             except Exception as error:
                 raise unwrap(error) from error
         return self._info
+
+    async def look(self, *, within: float = 0.0) -> None:
+        """Ask a replica which adapters there are, unless that was done in the last ``within`` seconds."""
+        if not self.card.changing or time.monotonic() - self._looked < within:
+            return
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+        await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        response = self.whole.adapters.remote()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                self._adapters = tuple(await response)
+        except Exception as error:  # noqa: BLE001 - what was known stays
+            response.cancel()
+            _log.debug("no replica of %r tells its adapters: %s", self.name, error)
+        self._looked = time.monotonic()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield the events of one request that the replica runs."""

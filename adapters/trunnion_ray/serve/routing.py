@@ -77,7 +77,8 @@ class TrunnionRequestRouter(RequestRouter):  # type: ignore[misc]
         unique = replica.replica_id.unique_id
         load, age = _load_of(replica.routing_stats)
         in_flight = self._in_flight.get(unique, 0) + underway[unique]
-        return Candidate(id=unique, in_flight=in_flight, load=load, load_age=age)
+        held = frozenset() if load is None else frozenset(load.adapters)
+        return Candidate(id=unique, in_flight=in_flight, load=load, load_age=age, adapters=held)
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:  # noqa: ARG002
         """Count the request, and tell the router."""
@@ -134,5 +135,7 @@ def _load_of(stats: dict[str, Any] | None) -> tuple[LoadReport | None, float | N
     """Read the load that a replica recorded; ages are by the wall clock, for replicas may be on other machines."""
     if not stats or "running" not in stats:
         return None, None
-    report = LoadReport(running=stats["running"], waiting=stats["waiting"], timestamp=time.monotonic())
+    held = tuple(stats.get("adapters") or ())
+    moment = time.monotonic()
+    report = LoadReport(running=stats["running"], waiting=stats["waiting"], timestamp=moment, adapters=held)
     return report, max(0.0, time.time() - stats["written"])
