@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from .disk import names, write_atomically, write_once
+from .disk import write_atomically, write_once
 
 _NAME: Final = "lease-"
 
@@ -58,7 +58,7 @@ class Lease:
 
     def beat(self) -> bool:
         """Tell others that the owner lives; False if one has taken over. Blocks."""
-        if (self._folder / f"{_NAME}{self.number + 1}").exists():
+        if max(_numbers(self._folder), default=0) != self.number:
             return False
         self._note.beat += 1
         write_atomically(self._folder / f"{_NAME}{self.number}", _encode(self._note))
@@ -88,8 +88,7 @@ class Leases:
         Raises:
             FileNotFoundError: The folder is gone.
         """
-        held = [int(path.name.removeprefix(_NAME)) for path in folder.iterdir() if _is_lease(path.name)]
-        number = max(held, default=0)
+        number = max(_numbers(folder), default=0)
         after_death = False
         if number:
             state = self._state(folder, number)
@@ -128,15 +127,16 @@ class Leases:
         return "held"
 
 
-def remove_leases(folder: Path) -> None:
-    """Remove the leases of a batch that is over. Blocks."""
-    for name in names(folder):
-        if name.startswith(_NAME):
-            (folder / name).unlink(missing_ok=True)
+def remove_old_leases(folder: Path) -> None:
+    """Remove all leases of a batch that is over but the last, by which owners that slept find out. Blocks."""
+    for number in sorted(_numbers(folder))[:-1]:
+        (folder / f"{_NAME}{number}").unlink(missing_ok=True)
 
 
-def _is_lease(name: str) -> bool:
-    return name.startswith(_NAME) and name.removeprefix(_NAME).isdigit()
+def _numbers(folder: Path) -> list[int]:
+    """Return the numbers of the leases there are. Raises :class:`FileNotFoundError`."""
+    names = (path.name.removeprefix(_NAME) for path in folder.iterdir() if path.name.startswith(_NAME))
+    return [int(name) for name in names if name.isdigit()]
 
 
 @cache

@@ -17,7 +17,7 @@ from .disk import new_id
 from .files import PREFIX, FileStore
 from .finish import adopt_own, publish_results, write_undone
 from .folders import BatchFolder
-from .lease import Lease, remove_leases
+from .lease import Lease, remove_old_leases
 from .results import UNDONE, Results, adopt
 from .state import Ending, LineFault, State
 
@@ -81,7 +81,7 @@ class BatchRun:
         if not self.state.over:
             return False
         await asyncio.to_thread(self._folder.put_away)
-        await asyncio.to_thread(remove_leases, self._folder.path)
+        await asyncio.to_thread(remove_old_leases, self._folder.path)
         return True
 
     async def _alongside(self, work: Coroutine[Any, Any, None]) -> None:

@@ -52,7 +52,7 @@ def convert(value: Any, kind: type[T], where: str) -> T:
 def _invalid(complaint: str, known: tuple[str, ...], where: str = "") -> InvalidArgument:
     match = _AT.match(complaint)
     what, path = (match["what"], match["path"] or "") if match else (complaint, "")
-    param = path.removeprefix("$").removeprefix(".").replace("[...]", "")
+    param = path.removeprefix("key` in `").removeprefix("$").removeprefix(".").replace("[...]", "")
     plain = not param
     if where:
         param = f"{where}.{param}" if param else where
