@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .interrupts import run_async
-from .options import Adapters, Debug, Engine, Hooks, Media, Settings, Verbose, build_spec, hook_settings, media_policy
+from .options import (
+    Adapters,
+    Debug,
+    Engine,
+    Hooks,
+    Media,
+    Settings,
+    Verbose,
+    absolute,
+    build_spec,
+    hook_settings,
+    media_policy,
+)
 
 if TYPE_CHECKING:
     from trunnion import EngineSpec
@@ -34,6 +46,13 @@ def serve(
         int | None,
         typer.Option(min=1, metavar="N", help="Requests inside a process at once; more get 429 and Retry-After."),
     ] = None,
+    batch_folder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for /v1/files and /v1/batches, which are off without one; --ray: a shared one.",
+        ),
+    ] = None,
     drain: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Time for requests in flight once stopped.")
     ] = 5.0,
@@ -43,14 +62,15 @@ def serve(
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
 ) -> None:
     """Serve MODEL over OpenAI's API, in this process or on Ray Serve, until Ctrl-C."""
-    from trunnion_http import HTTPSettings
+    from trunnion_http import BatchSettings, HTTPSettings
 
     if replicas != 1 and not ray:
         raise typer.BadParameter("--replicas needs --ray")
     spec = build_spec(engine, model, settings, adapter)
     hooks, policy = hook_settings(hook), media_policy(media)
     served = name or served_name(spec)
-    http = HTTPSettings(api_keys_env=api_keys_env, max_requests=max_requests)
+    batches = None if batch_folder is None else BatchSettings(folder=absolute(batch_folder))
+    http = HTTPSettings(api_keys_env=api_keys_env, max_requests=max_requests, batches=batches)
     if ray:
         from .serve_ray import serve_on_ray
 

@@ -46,6 +46,7 @@ async def serve_here(
             server = make_server(app, host=host, shutdown_timeout=drain + _LAST_WORDS)
 
             async def stop() -> None:
+                await app.suspend_batches()
                 load = pipeline.load()
                 running = 0 if load is None else load.running + load.waiting
                 wait = f", {drain:g} s at most for {running} in flight; Ctrl-C again ends it at once" if running else ""

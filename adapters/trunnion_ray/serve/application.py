@@ -98,12 +98,18 @@ def model_application(
         pipeline=spec,
         lora=config.lora,
         adapters=lazily(config.adapters, config.lora)[1],
-        http=http or HTTPSettings(),
+        http=_own_http(http, ingress=ingress),
         topology=topology if ingress else "gateway",
     )
     cls: Any = serve.ingress()(ModelReplica) if ingress else ModelReplica
     deployment = serve.deployment(cls).options(**merged)
     return deployment.bind(replica, _desk(config.name)) if _takes_orders(config, http) else deployment.bind(replica)
+
+
+def _own_http(http: HTTPSettings | None, *, ingress: bool) -> HTTPSettings:
+    """Return a replica's own settings: behind a gateway it keeps no files and batches, for the gateway does."""
+    http = http or HTTPSettings()
+    return http if ingress else http.model_copy(update={"batches": None})
 
 
 def _takes_orders(config: ModelConfig, http: HTTPSettings | None) -> bool:

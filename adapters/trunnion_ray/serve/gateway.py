@@ -190,6 +190,8 @@ class Gateway:
     async def __del__(self) -> None:
         for task in getattr(self, "_learning", ()):
             task.cancel()
+        if getattr(self, "_app", None) is not None:
+            await self._app.app.suspend_batches()
 
 
 async def _learn(model: RemoteModel) -> None:

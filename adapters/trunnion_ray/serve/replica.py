@@ -118,6 +118,7 @@ class ModelReplica:
         os._exit(1)  # the watcher takes what the engine left behind
 
     async def _stop(self) -> None:
+        await self._app.suspend_batches()
         await self._pipeline.stop()
         self._reaper.close()
 
