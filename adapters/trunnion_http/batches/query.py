@@ -39,7 +39,7 @@ def read_page(call: Call, prefix: str, *, default: int, most: int, more: Sequenc
             msg = f"unrecognized request argument: {name[:100]!r}; known: {', '.join(known)}"
             raise InvalidArgument(msg)
         given[name] = value
-    after = given.get("after") or None
+    after = given.get("after")
     if after is not None and not is_id(after, prefix):
         raise InvalidArgument(f"after must be an id of this list, such as {prefix}...", param="after")
     limit = given.get("limit", str(default))

@@ -18,7 +18,7 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(optional: dict[str, Schema] | None = None, /, **required: Schema) -> Schema:
+def object_of(optional: dict[str, Schema] | None = None, /, **required: Schema) -> Schema:
     """Return an object that holds these fields and no others."""
     return {
         "type": "object",
@@ -28,51 +28,53 @@ def _object(optional: dict[str, Schema] | None = None, /, **required: Schema) ->
     }
 
 
-def _list(items: Schema) -> Schema:
+def array_of(items: Schema) -> Schema:
+    """Return an array."""
     return {"type": "array", "items": items}
 
 
-def _const(value: str) -> Schema:
+def const(value: str) -> Schema:
+    """Return a string that is always the same."""
     return {"const": value}
 
 
 _REASON: Final[Schema] = {"enum": ["stop", "length", "tool_calls", "content_filter"]}
 _NULLABLE_OBJECT: Final[Schema] = {"type": ["object", "null"]}
-_USAGE: Final = _object(
+_USAGE: Final = object_of(
     {"completion_tokens_details": OBJECT, "prompt_tokens_details": OBJECT},
     prompt_tokens=INTEGER,
     completion_tokens=INTEGER,
     total_tokens=INTEGER,
 )
-_READ: Final = _object(prompt_tokens=INTEGER, total_tokens=INTEGER)
-_CALL: Final = _object(id=STRING, type=_const("function"), function=_object(name=STRING, arguments=STRING))
-_MODEL: Final = _object(
+_READ: Final = object_of(prompt_tokens=INTEGER, total_tokens=INTEGER)
+_CALL: Final = object_of(id=STRING, type=const("function"), function=object_of(name=STRING, arguments=STRING))
+_MODEL: Final = object_of(
     {"max_model_len": INTEGER, "parent": STRING},
     id=STRING,
-    object=_const("model"),
+    object=const("model"),
     created=INTEGER,
     owned_by=STRING,
 )
-_EMBEDDING: Final = _object(
-    object=_const("embedding"), index=INTEGER, embedding={"type": ["array", "string"], "items": {"type": "number"}}
+_EMBEDDING: Final = object_of(
+    object=const("embedding"), index=INTEGER, embedding={"type": ["array", "string"], "items": {"type": "number"}}
 )
 
 ANSWERS: Final[dict[str, Schema]] = {
-    "Error": _object(error=_object(message=STRING, type=STRING, param=NULLABLE_STRING, code=STRING)),
-    "AnthropicError": _object(
-        type=_const("error"), error=_object(type=STRING, message=STRING), request_id=NULLABLE_STRING
+    "Error": object_of(error=object_of(message=STRING, type=STRING, param=NULLABLE_STRING, code=STRING)),
+    "AnthropicError": object_of(
+        type=const("error"), error=object_of(type=STRING, message=STRING), request_id=NULLABLE_STRING
     ),
-    "ChatCompletion": _object(
+    "ChatCompletion": object_of(
         id=STRING,
-        object=_const("chat.completion"),
+        object=const("chat.completion"),
         created=INTEGER,
         model=STRING,
-        choices=_list(
-            _object(
+        choices=array_of(
+            object_of(
                 index=INTEGER,
-                message=_object(
-                    {"tool_calls": _list(_CALL), "reasoning_content": STRING},
-                    role=_const("assistant"),
+                message=object_of(
+                    {"tool_calls": array_of(_CALL), "reasoning_content": STRING},
+                    role=const("assistant"),
                     content=NULLABLE_STRING,
                     refusal={"type": "null"},
                 ),
@@ -82,56 +84,58 @@ ANSWERS: Final[dict[str, Schema]] = {
         ),
         usage=_USAGE,
     ),
-    "Completion": _object(
+    "Completion": object_of(
         id=STRING,
-        object=_const("text_completion"),
+        object=const("text_completion"),
         created=INTEGER,
         model=STRING,
-        choices=_list(_object(index=INTEGER, text=STRING, logprobs=_NULLABLE_OBJECT, finish_reason=_REASON)),
+        choices=array_of(object_of(index=INTEGER, text=STRING, logprobs=_NULLABLE_OBJECT, finish_reason=_REASON)),
         usage=_USAGE,
     ),
-    "Embeddings": _object(
-        object=_const("list"),
-        data=_list(_EMBEDDING),
+    "Embeddings": object_of(
+        object=const("list"),
+        data=array_of(_EMBEDDING),
         model=STRING,
         usage=_READ,
     ),
-    "Scores": _object(
+    "Scores": object_of(
         id=STRING,
-        object=_const("list"),
+        object=const("list"),
         created=INTEGER,
         model=STRING,
-        data=_list(_object(index=INTEGER, object=_const("score"), score={"type": "number"})),
+        data=array_of(object_of(index=INTEGER, object=const("score"), score={"type": "number"})),
         usage=_READ,
     ),
-    "Ranking": _object(
+    "Ranking": object_of(
         id=STRING,
         model=STRING,
-        results=_list(_object({"document": _object(text=STRING)}, index=INTEGER, relevance_score={"type": "number"})),
+        results=array_of(
+            object_of({"document": object_of(text=STRING)}, index=INTEGER, relevance_score={"type": "number"})
+        ),
         usage=_READ,
     ),
-    "Labels": _object(
+    "Labels": object_of(
         id=STRING,
-        object=_const("list"),
+        object=const("list"),
         created=INTEGER,
         model=STRING,
-        data=_list(
-            _object(
+        data=array_of(
+            object_of(
                 index=INTEGER,
                 label=STRING,
-                probs=_list({"type": "number"}),
+                probs=array_of({"type": "number"}),
                 num_classes=INTEGER,
-                labels=_list(STRING),
+                labels=array_of(STRING),
             )
         ),
         usage=_READ,
     ),
-    "AnthropicMessage": _object(
+    "AnthropicMessage": object_of(
         id=STRING,
-        type=_const("message"),
-        role=_const("assistant"),
+        type=const("message"),
+        role=const("assistant"),
         model=STRING,
-        content=_list({"type": "object", "required": ["type"]}),
+        content=array_of({"type": "object", "required": ["type"]}),
         stop_reason={
             "enum": [
                 "end_turn",
@@ -146,32 +150,32 @@ ANSWERS: Final[dict[str, Schema]] = {
         stop_details={"type": "null"},
         usage=OBJECT,
     ),
-    "AnthropicCount": _object(input_tokens=INTEGER),
+    "AnthropicCount": object_of(input_tokens=INTEGER),
     "Response": {
         "type": "object",
         "required": ["id", "object", "created_at", "model", "status", "output", "usage", "error"],
         "properties": {
             "id": STRING,
-            "object": _const("response"),
+            "object": const("response"),
             "created_at": INTEGER,
             "model": STRING,
             "status": {"enum": ["completed", "incomplete"]},
-            "output": _list({"type": "object", "required": ["type", "id", "status"]}),
+            "output": array_of({"type": "object", "required": ["type", "id", "status"]}),
             "usage": OBJECT,
             "error": {"type": "null"},
         },
     },
-    "Tokens": _object(
+    "Tokens": object_of(
         count=INTEGER, max_model_len={"type": ["integer", "null"]}, tokens=_IDS, token_strs={"type": "null"}
     ),
-    "Text": _object(prompt=STRING),
+    "Text": object_of(prompt=STRING),
     "Figures": STRING,
     "OpenAPI": OBJECT,
     "Model": _MODEL,
-    "Models": _object(object=_const("list"), data=_list(ref("Model"))),
-    "Deleted": _object(id=STRING, object=STRING, deleted={"const": True}),
-    "Done": _object(status=_const("ok"), model=STRING),
-    "Health": _object({"models": OBJECT}, status={"enum": ["ok", "unhealthy"]}),
+    "Models": object_of(object=const("list"), data=array_of(ref("Model"))),
+    "Deleted": object_of(id=STRING, object=STRING, deleted={"const": True}),
+    "Done": object_of(status=const("ok"), model=STRING),
+    "Health": object_of({"models": OBJECT}, status={"enum": ["ok", "unhealthy"]}),
     "Ready": {
         "type": "object",
         "required": ["status", "models"],
@@ -180,6 +184,6 @@ ANSWERS: Final[dict[str, Schema]] = {
             "models": {"type": "object", "additionalProperties": {"type": "boolean"}},
         },
     },
-    "Version": _object(version=STRING, engines={"type": "object", "additionalProperties": STRING}),
+    "Version": object_of(version=STRING, engines={"type": "object", "additionalProperties": STRING}),
 }
 """Schemas by the name of their component."""

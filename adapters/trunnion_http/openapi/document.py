@@ -18,6 +18,7 @@ from trunnion_http.wire import REFUSED, ChatBody, encode
 
 from .answers import ANSWERS, ref
 from .routes import DESCRIBED, Route
+from .stored import BODIES, STORED_ANSWERS, stored_paths
 
 if TYPE_CHECKING:
     from trunnion_http.app import App
@@ -68,7 +69,7 @@ def document() -> dict[str, Any]:
     """Return the document as JSON values."""
     bodies = [route.body for route in DESCRIBED.values() if route.body is not None]
     held = [kind for (holder, _), kinds in _ITEMS.items() for kind in (holder, *kinds)]
-    types = list(dict.fromkeys([*bodies, *held]))
+    types = list(dict.fromkeys([*bodies, *BODIES, *held]))
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = dict(zip(types, schemas, strict=True))
     for (holder, field), kinds in _ITEMS.items():
@@ -80,9 +81,12 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Trunnion", "version": trunnion.__version__, "license": {"name": "Apache-2.0"}},
-        "paths": {path: {route.method: _operation(path, route, by_type)} for path, route in DESCRIBED.items()},
+        "paths": {
+            **{path: {route.method: _operation(path, route, by_type)} for path, route in DESCRIBED.items()},
+            **stored_paths(by_type),
+        },
         "components": {
-            "schemas": {**components, **ANSWERS},
+            "schemas": {**components, **ANSWERS, **STORED_ANSWERS},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
