@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec import Struct
+
 from trunnion_http.batches.bodies import LONGEST, SHORTEST, BatchBody
 
 from .answers import INTEGER, NULLABLE_STRING, STRING, Schema, array_of, const, object_of, ref
 
-BODIES: Final = (BatchBody,)
+BODIES: Final[tuple[type[Struct], ...]] = (BatchBody,)
 _TIME: Final[Schema] = {"type": ["integer", "null"], "description": "A Unix timestamp in seconds"}
 _FAULT: Final = object_of(code=STRING, message=STRING, line={"type": ["integer", "null"]}, param=NULLABLE_STRING)
 _STATES: Final = (
