@@ -13,7 +13,7 @@ import trunnion
 from trunnion.media_policy import MediaPolicy
 from trunnion_batch.job_file import JobFile, JobModel
 from trunnion_batch.recovery import Recovery
-from trunnion_http import HTTPSettings
+from trunnion_http import BatchSettings, HTTPSettings
 from trunnion_ray import data, serve
 
 _OURS: Final = "trunnion"
@@ -27,6 +27,7 @@ _PARTS: Final[dict[str, tuple[type[BaseModel], ...]]] = {
         serve.AppConfig,
         serve.GatewayConfig,
         HTTPSettings,
+        BatchSettings,
     ),
     "Media": (MediaPolicy,),
 }
