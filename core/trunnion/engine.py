@@ -94,7 +94,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """Give a snapshot of an engine's load; ``timestamp`` is ``time.monotonic()`` of the process that wrote it."""
+    """Give a snapshot of an engine's load; ``timestamp`` is ``time.monotonic()`` of the process that wrote it.
+
+    ``steps`` grows while the engine works, so that a busy engine can be told from one that stands still; None where it
+    is not counted.
+    """
 
     running: int
     waiting: int
@@ -102,6 +106,7 @@ class LoadReport:
     kv_cache_usage: float | None = None
     capacity: int | None = None
     adapters: tuple[str, ...] = ()
+    steps: int | None = None
 
 
 @runtime_checkable

@@ -20,9 +20,11 @@ class LoadMeter:
         self.capacity = capacity
         self.in_flight = 0
         self._steps: dict[int, tuple[int, float]] = {}
+        self._count = 0
 
     def on_step(self, rank: int, stats: Any) -> None:
         """Take vLLM's SchedulerStats of one step of one rank."""
+        self._count += 1
         self._steps[rank] = (stats.num_running_reqs, stats.kv_cache_usage)
 
     def report(self, adapters: tuple[str, ...] = ()) -> LoadReport:
@@ -36,4 +38,5 @@ class LoadMeter:
             kv_cache_usage=max((step[1] for step in steps), default=0.0) if self.in_flight else 0.0,
             capacity=self.capacity,
             adapters=adapters,
+            steps=self._count,
         )

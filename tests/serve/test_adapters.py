@@ -17,12 +17,13 @@ def adapter(folder, name):
     (folder / name / "adapter_config.json").write_text("{}")
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shared")
     for name in ("one", "two", "three"):
-        adapter(tmp_path / "adapters", name)
-    (tmp_path / "keys").write_text("chief")
-    return tmp_path / "adapters"
+        adapter(path / "adapters", name)
+    (path / "keys").write_text("chief")
+    return path / "adapters"
 
 
 def app(folder, topology, replicas=2, **lora):
@@ -39,7 +40,7 @@ def order(lab, name, path, **body):
     return lab.post(name, body, path, headers=CHIEF)
 
 
-@pytest.fixture(params=["proxy", "direct", "gateway"])
+@pytest.fixture(scope="module", params=["proxy", "direct", "gateway"])
 def served(request, folder):
     lab = request.getfixturevalue("direct_lab" if request.param == "direct" else "proxy_lab")
     name = f"adapters-{request.param}"
@@ -89,6 +90,7 @@ def test_orders_are_for_administrators(served, folder):
 
 def test_new_folders_are_found(served, folder):
     lab, name = served
-    adapter(folder, "late")
-    wait_until(lambda: "late" in names(lab, name))
-    wait_until(lambda: lab.post(name, chat(model="late")).status_code == 200)
+    late = f"late-{name}"
+    adapter(folder, late)
+    wait_until(lambda: late in names(lab, name))
+    wait_until(lambda: lab.post(name, chat(model=late)).status_code == 200)

@@ -117,6 +117,18 @@ class ModelConfig(PluginConfig):
 
     health_check_period_s: float = Field(default=5.0, gt=0, description="Seconds between looks at the engine's health.")
     health_check_timeout_s: float = Field(default=30.0, gt=0, description="Seconds after which a look has failed.")
+    canary_period_s: float | None = Field(
+        default=10.0,
+        gt=0,
+        description="Seconds between requests for one token, which find out whether the engine still answers; None for "
+        "none. Endpoints behind an engine are never asked.",
+    )
+    canary_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds after which an engine that neither answered nor made a step is taken for dead, and its "
+        "replica replaced.",
+    )
     graceful_shutdown_timeout_s: float = Field(
         default=60.0, ge=0, description="Seconds a replica that is stopped has for the requests in flight."
     )
@@ -147,3 +159,8 @@ class GatewayConfig(PluginConfig):
         default_factory=lambda: {"num_cpus": 0}, description="Options of the gateway's actors."
     )
     max_ongoing_requests: int = Field(default=10_000, ge=1, description="Requests in flight per gateway replica.")
+    retries: int = Field(
+        default=2,
+        ge=0,
+        description="Times a request is sent to another replica where its replica died before the first token.",
+    )
