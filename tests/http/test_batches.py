@@ -388,6 +388,19 @@ def test_the_batches_of_one_key_are_not_anothers(tmp_path, monkeypatch):
     assert {request.tenant for request in model.requests} == {"red"}, "lines are asked in the name of their owner"
 
 
+def test_nobodys_many_batches_keep_others_from_theirs(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEYS", "red: one, blue: two")
+    model = FakeModel("m", delay=0.1)
+    http = {"api_keys_env": "KEYS"}
+    with serving([model], tmp_path, api_key="one", http=http, max_running=1) as (server, one):
+        many = [begin(one, [line("a"), line("b")]) for _ in range(6)]
+        wait(one, many[0], ["in_progress"])
+        with client_of(server, "two") as two:
+            done = wait(two, begin(two, [line("a")]))
+        assert done.status == "completed"
+        assert one.batches.retrieve(many[-1].id).status == "validating"
+
+
 def test_lines_need_no_place_at_the_door_and_are_counted_apart(tmp_path):
     with serving([FakeModel("m", delay=0.05)], tmp_path, http={"max_requests": 1}) as (server, client):
         batch = begin(client, [line(f"r{number}") for number in range(10)])

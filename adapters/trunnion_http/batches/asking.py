@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -90,8 +90,8 @@ class LineAsker:
         state = self._state
         alone = self._settings.lines_in_flight if state.wary or state.trying is not None else 0
         try:
-            async with asyncio.TaskGroup() as asked:
-                async for line in self._lines(done):
+            async with asyncio.TaskGroup() as asked, aclosing(self._lines(done)) as lines:
+                async for line in lines:
                     if self._app.draining:
                         return False
                     if alone:
@@ -107,7 +107,7 @@ class LineAsker:
             raise group.exceptions[0] from None
         return True
 
-    async def _lines(self, done: set[int]) -> AsyncIterator[BatchLine]:
+    async def _lines(self, done: set[int]) -> AsyncGenerator[BatchLine, None]:
         """Yield the lines that are not done."""
         chunks = numbered_lines(self._input)
         while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ MOST_FAULTS: Final = 100
 """Faults that are told of one batch."""
 _CODES: Final = {"invalid_json": "invalid_json_line", "unsupported_url": "url_mismatch"}
 """OpenAI's names for what :mod:`trunnion_http.batches.lines` calls otherwise."""
-_BLOCK: Final = 1 << 18
+_BLOCK: Final = 1 << 16
 
 
 class _Asked(msgspec.Struct):
@@ -57,6 +58,7 @@ def numbered_lines(path: Path) -> Iterator[list[tuple[int, bytes]]]:
             number += len(lines)
             if chunk:
                 yield chunk
+                time.sleep(0)  # whoever reads on holds the interpreter; the event loop beside it wants a turn
 
 
 def check_input(path: Path, endpoint: str) -> Checked:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import logging
 import time
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from trunnion.errors import ConfigError, EngineDead
 from trunnion_http.call import Call
@@ -30,8 +34,17 @@ _POLL: Final = 1.0
 _SWEEP: Final = 600.0
 """Seconds between looks for what has expired."""
 _STALE: Final = 3600.0
-_AGAIN: Final = 5.0
+_AGAIN: Final = 2.0
 """Seconds that this process leaves a batch alone after its engine failed under it, or the disk did."""
+_LONGEST_AGAIN: Final = 60.0
+
+
+class _Job(NamedTuple):
+    """Name a batch, and where it is."""
+
+    batch_id: str
+    owner: str
+    folder: BatchFolder
 
 
 def owner_of(call: Call) -> str:
@@ -65,7 +78,10 @@ class Keeper:
             raise ConfigError(msg, param="batches.folder") from error
         self._leases = Leases(settings.lease_seconds)
         self._slots = asyncio.Semaphore(settings.lines_in_flight)
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, tuple[asyncio.Task[None], str]] = {}
+        self._failures: Counter[str] = Counter()
+        self._turns: Counter[str] = Counter()
+        self._turn = itertools.count(1)
         self._not_before: dict[str, float] = {}
         self._expiry: dict[str, int] = {}
         self._swept = float("-inf")
@@ -97,7 +113,7 @@ class Keeper:
     async def stop(self) -> None:
         """Put every batch down, for its next owner to go on with."""
         self._stopped = True
-        tasks = list(self._running.values())
+        tasks = [task for task, _ in self._running.values()]
         if self._looking is not None:
             tasks.append(self._looking)
         for task in tasks:
@@ -106,11 +122,11 @@ class Keeper:
 
     async def _look_for_ever(self) -> None:
         while True:
+            self._awake.clear()
             try:
                 await self._look()
-            except OSError:
+            except Exception:  # whatever is wrong with the folder may pass
                 logger.exception("the folder of batches cannot be read")
-            self._awake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL):
                     await self._awake.wait()
@@ -121,68 +137,95 @@ class Keeper:
         if time.monotonic() - self._swept > _SWEEP:
             self._swept = time.monotonic()
             await asyncio.to_thread(self._sweep)
-        for name in sorted(await asyncio.to_thread(names, self._open)):
+        shares = Counter(owner for _, owner in self._running.values())
+        for job, lease in await asyncio.to_thread(self._take, shares):
+            task = asyncio.ensure_future(self._run(job, lease))
+            self._running[job.batch_id] = (task, job.owner)
+
+    def _take(self, shares: Counter[str]) -> list[tuple[_Job, Lease]]:
+        """Take as many batches as this process may run, and those that only have to be ended. Blocks.
+
+        Whoever has fewest comes first, then whoever waits longest for a turn, then the oldest: nobody's many batches
+        keep others from theirs.
+
+        Args:
+            shares: How many batches of each owner this process runs.
+        """
+        taken: list[tuple[_Job, Lease]] = []
+        room = self.settings.max_running - shares.total()
+        ranked = []
+        for job in self._waiting():
+            ranked.append((shares[job.owner], self._turns[job.owner], job.batch_id, job))
+            shares[job.owner] += 1
+        for *_, job in sorted(ranked):
+            try:
+                lease = None if len(taken) >= room and not self._ends(job) else self._leases.take(job.folder.path)
+            except FileNotFoundError:  # whoever marked it died just then, or is about to make it
+                continue
+            except (OSError, msgspec.DecodeError):
+                logger.exception("batch %s cannot be read", job.batch_id)
+                continue
+            if lease is not None:
+                taken.append((job, lease))
+                self._turns[job.owner] = next(self._turn)
+        return taken
+
+    def _waiting(self) -> list[_Job]:
+        """List the batches that are not over and that this process does not run, the oldest first."""
+        found = []
+        for name in sorted(names(self._open)):
             batch_id, _, owner = name.partition(".")
-            if not is_id(batch_id, PREFIX) or batch_id in self._running:
-                continue
-            if time.monotonic() < self._not_before.get(batch_id, 0.0):
-                continue
-            folder = BatchFolder(self._root / owner / "batches" / batch_id)
-            lease = await asyncio.to_thread(self._take, batch_id, folder)
-            if lease is None:
-                continue
-            files = self.files(owner)
-            run = BatchRun(self._app, self.settings, files=files, folder=folder, lease=lease, slots=self._slots)
-            self._running[batch_id] = asyncio.ensure_future(self._run(batch_id, owner, folder, lease, run))
+            soon = time.monotonic() < self._not_before.get(batch_id, 0.0)
+            if is_id(batch_id, PREFIX) and batch_id not in self._running and not soon:
+                found.append(_Job(batch_id, owner, BatchFolder(self._root / owner / "batches" / batch_id)))
+        return found
 
-    def _take(self, batch_id: str, folder: BatchFolder) -> Lease | None:
-        """Take a batch, if this process may have one more, or if it only has to be ended. Blocks."""
-        try:
-            if len(self._running) >= self.settings.max_running and not self._ends(batch_id, folder):
-                return None
-            return self._leases.take(folder.path)
-        except FileNotFoundError:  # marked, and not there: whoever made it died just then, or it is just being made
-            return None
-
-    def _ends(self, batch_id: str, folder: BatchFolder) -> bool:
-        if folder.cancel_wanted() is not None:
+    def _ends(self, job: _Job) -> bool:
+        if job.folder.cancel_wanted() is not None:
             return True
-        if batch_id not in self._expiry:
-            self._expiry[batch_id] = folder.read()[1].expires_at
-        return self._expiry[batch_id] <= time.time()
+        if job.batch_id not in self._expiry:
+            self._expiry[job.batch_id] = job.folder.read()[1].expires_at
+        return self._expiry[job.batch_id] <= time.time()
 
-    async def _run(self, batch_id: str, owner: str, folder: BatchFolder, lease: Lease, run: BatchRun) -> None:
+    async def _run(self, job: _Job, lease: Lease) -> None:
+        files = self.files(job.owner)
+        run = BatchRun(self._app, self.settings, files=files, folder=job.folder, lease=lease, slots=self._slots)
         try:
             if await run.run():
-                await asyncio.to_thread(self._unmark, owner, batch_id)
-                self._leases.forget(folder.path)
+                await asyncio.to_thread(self._unmark, job)
             else:
                 await asyncio.to_thread(lease.release)
         except asyncio.CancelledError:
             await asyncio.to_thread(lease.release)
             raise
         except LeaseLost:
-            logger.warning("batch %s was taken over by another process", batch_id)
+            logger.warning("batch %s was taken over by another process", job.batch_id)
         except EngineDead as error:
             if not self._app.draining:
-                logger.warning("batch %s waits: %s", batch_id, error)
-            await self._put_down(batch_id, lease)
+                logger.warning("batch %s waits: %s", job.batch_id, error)
+            await self._put_down(job, lease)
         except Exception:
-            logger.exception("batch %s failed here; it is tried again", batch_id)
-            await self._put_down(batch_id, lease)
+            logger.exception("batch %s failed here; it is tried again", job.batch_id)
+            await self._put_down(job, lease)
         finally:
-            del self._running[batch_id]
-            self._expiry.pop(batch_id, None)
+            del self._running[job.batch_id]
+            self._expiry.pop(job.batch_id, None)
             self.wake()
 
-    async def _put_down(self, batch_id: str, lease: Lease) -> None:
-        self._not_before[batch_id] = time.monotonic() + _AGAIN
+    async def _put_down(self, job: _Job, lease: Lease) -> None:
+        """Leave a batch to others, and to this process after a while, which grows with every time."""
+        self._failures[job.batch_id] += 1
+        wait = min(_LONGEST_AGAIN, _AGAIN * 2 ** (self._failures[job.batch_id] - 1))
+        self._not_before[job.batch_id] = time.monotonic() + wait
         with contextlib.suppress(OSError):
             await asyncio.to_thread(lease.release)
 
-    def _unmark(self, owner: str, batch_id: str) -> None:
-        (self._open / f"{batch_id}.{owner}").unlink(missing_ok=True)
-        self._not_before.pop(batch_id, None)
+    def _unmark(self, job: _Job) -> None:
+        """Take note that a batch is over. Blocks."""
+        (self._open / f"{job.batch_id}.{job.owner}").unlink(missing_ok=True)
+        self._not_before.pop(job.batch_id, None)
+        self._failures.pop(job.batch_id, None)
+        self._leases.forget(job.folder.path)
 
     def _sweep(self) -> None:
         """Remove what has expired, and marks without a batch. Blocks."""

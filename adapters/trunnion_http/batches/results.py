@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
@@ -20,6 +21,7 @@ UNDONE: Final = {
     "cancelled": "batch_cancelled",
 }
 """How a batch may end before all is done, and the codes that lines then get which were never answered."""
+_TURN: Final = 64
 _KINDS: Final[tuple[Kind, ...]] = ("results", "errors")
 
 
@@ -153,6 +155,8 @@ def adopt(folder: Path, number: int, state: State) -> set[int]:
                 if not line.endswith(b"\n") or (limit is not None and size + len(line) > limit):
                     break  # half a line is what a death left
                 size += len(line)
+                if not len(done) % _TURN:
+                    time.sleep(0)  # the event loop wants a turn
                 done.add(_adopt(line, state, good=name.startswith("results-")))
         state.adopted[name] = size
     return done
