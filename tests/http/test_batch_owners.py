@@ -293,7 +293,7 @@ def test_a_batch_that_was_killed_while_it_was_finished_is_finished_once(tmp_path
     folder.input.write_bytes(jsonl([line("a"), line("b")]))
     (tmp_path / "open" / f"{done.id}.everybody").touch()
     model = FakeModel("m")
-    with serving([model], tmp_path) as (_, client):
+    with serving([model], tmp_path, lease_seconds=0.5) as (_, client):
         again = wait(client, done)
         assert (again.status, again.output_file_id) == ("completed", done.output_file_id)
         assert len(lines_of(client, again.output_file_id)) == 2
