@@ -30,6 +30,9 @@ class ModelCard:
     adapters: tuple[str, ...] = ()
     changing: bool = False
     """Whether adapters come and go while it runs."""
+    sleeps: bool = False
+    """Whether it may have no replica for lack of requests. It is then asked nothing but requests: any other question
+    would wake it, or keep it awake."""
 
 
 class RemoteModel:
@@ -61,8 +64,8 @@ class RemoteModel:
 
     @property
     def ready(self) -> bool:
-        """Tell whether a replica was seen running."""
-        return self._info is not None
+        """Tell whether a replica was seen running, or will run once there is a request."""
+        return self.card.sleeps or self._info is not None
 
     async def learn(self) -> EngineInfo:
         """Ask a replica for the engine's description, once.
@@ -84,7 +87,7 @@ class RemoteModel:
 
     async def look(self, *, within: float = 0.0) -> None:
         """Ask a replica which adapters there are, unless that was done in the last ``within`` seconds."""
-        if not self.card.changing or time.monotonic() - self._looked < within:
+        if self.card.sleeps or not self.card.changing or time.monotonic() - self._looked < within:
             return
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look())
@@ -141,6 +144,8 @@ class RemoteModel:
 
     async def check_health(self) -> None:
         """Ask a replica. Raises what it reports, or :class:`Transient` if none answers."""
+        if self.card.sleeps:
+            return
         await self.learn()
         response = self.whole.failing.remote()
         try:
