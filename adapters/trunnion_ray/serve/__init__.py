@@ -2,6 +2,7 @@
 
 from .application import AppConfig
 from .build import build_openai_app
+from .composition import Program, Voice, compose
 from .config import Autoscaling, GatewayConfig, ModelConfig, RouterConfig, StageConfig, Topology
 from .mirror import (
     CloudMirrorConfig,
@@ -33,14 +34,17 @@ __all__ = [
     "ModelConfig",
     "ModelLoadingConfig",
     "ModelReplica",
+    "Program",
     "RouterConfig",
     "StageConfig",
     "Topology",
+    "Voice",
     "build_dp_deployment",
     "build_dp_openai_app",
     "build_llm_deployment",
     "build_openai_app",
     "build_pd_openai_app",
+    "compose",
     "direct_env_vars",
     "ensure_serve",
     "run",

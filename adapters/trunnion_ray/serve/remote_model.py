@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trunnion.engine import Classification, Embedding, EngineInfo, Score
-from trunnion.errors import InternalError, Transient
+from trunnion.errors import InternalError, Transient, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
 
@@ -18,6 +19,7 @@ from .errors import unwrap
 
 _log = logging.getLogger("trunnion.serve")
 
+_LEARN_PERIOD: Final = 0.5
 _PATIENCE: Final = 5.0
 """Seconds to wait for a replica that is asked how it is."""
 
@@ -84,6 +86,13 @@ class RemoteModel:
             except Exception as error:
                 raise unwrap(error) from error
         return self._info
+
+    async def keep_learning(self) -> None:
+        """Ask until a replica answers: then the model is ready, and its context length is known."""
+        while not self.ready:
+            with contextlib.suppress(TrunnionError):
+                await self.learn()
+            await asyncio.sleep(_LEARN_PERIOD)
 
     async def look(self, *, within: float = 0.0) -> None:
         """Ask a replica which adapters there are, unless that was done in the last ``within`` seconds."""
