@@ -9,6 +9,9 @@ import time
 import openai
 import pytest
 
+from trunnion.errors import ConfigError
+from trunnion_ray.serve import build_openai_app
+
 from .conftest import sim, wait_until
 
 pytestmark = pytest.mark.ray
@@ -104,3 +107,10 @@ def test_behind_a_gateway_a_batch_may_ask_all_models(lab, tmp_path):
     assert said["m 0"] == online.choices[0].message.content
     assert all(said[f"{name} 0"].isupper() for name in ("loud", "m:loud"))
     assert failed.errors.data[0].code == "model_not_found"
+
+
+def test_a_relative_folder_is_refused():
+    """Every replica would take it from where it happens to run."""
+    with pytest.raises(ConfigError, match="absolute path") as caught:
+        build_openai_app({"models": [sim("m")], "http": {"batches": {"folder": "batches"}}})
+    assert caught.value.param == "http.batches.folder"

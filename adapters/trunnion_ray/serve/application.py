@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -44,6 +45,7 @@ def build_application(config: AppConfig) -> Application:
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(f"two models are named {twice!r}; give one of them another name", param="models")
+    _check_folder(config.http)
     topology = config.topology
     if topology in ("direct", "proxy") and len(names) > 1:
         msg = f"the {topology} topology serves one model per application, not {len(names)}; use 'gateway'"
@@ -104,6 +106,16 @@ def model_application(
     cls: Any = serve.ingress()(ModelReplica) if ingress else ModelReplica
     deployment = serve.deployment(cls).options(**merged)
     return deployment.bind(replica, _desk(config.name)) if _takes_orders(config, http) else deployment.bind(replica)
+
+
+def _check_folder(http: HTTPSettings) -> None:
+    """Raise :class:`ConfigError` if files and batches would lie in whatever folder each replica works in."""
+    if http.batches is not None and not Path(http.batches.folder).expanduser().is_absolute():
+        msg = (
+            f"http.batches.folder: {http.batches.folder!r} is relative, and replicas have working directories of their "
+            "own; give an absolute path on a file system that they share"
+        )
+        raise ConfigError(msg, param="http.batches.folder")
 
 
 def _own_http(http: HTTPSettings | None, *, ingress: bool) -> HTTPSettings:
