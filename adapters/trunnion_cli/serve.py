@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,13 @@ from .options import (
 
 if TYPE_CHECKING:
     from trunnion import EngineSpec
+
+
+class LogFormat(Enum):
+    """Name what a request's line in the log is."""
+
+    JSON = "json"
+    TEXT = "text"
 
 
 def serve(
@@ -53,6 +61,21 @@ def serve(
             help="Folder for /v1/files and /v1/batches, which are off without one; --ray: a shared one.",
         ),
     ] = None,
+    log_requests: Annotated[
+        LogFormat | None,
+        typer.Option(
+            metavar="json|text",
+            help="Write one line per request, to stdout; with --ray to the replicas' logs. No prompts.",
+        ),
+    ] = None,
+    traces: Annotated[
+        bool | None,
+        typer.Option(
+            "--traces/--no-traces",
+            help="Send OpenTelemetry traces, as the OTEL_* variables say; on where one of them names an exporter.",
+        ),
+    ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Answer GET / with a page.")] = True,
     drain: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Time for requests in flight once stopped.")
     ] = 5.0,
@@ -70,7 +93,15 @@ def serve(
     hooks, policy = hook_settings(hook), media_policy(media)
     served = name or served_name(spec)
     batches = None if batch_folder is None else BatchSettings(folder=absolute(batch_folder))
-    http = HTTPSettings(api_keys_env=api_keys_env, max_requests=max_requests, batches=batches)
+    http = HTTPSettings(
+        api_keys_env=api_keys_env,
+        max_requests=max_requests,
+        log_requests=log_requests is not None,
+        log_format="text" if log_requests is LogFormat.TEXT else "json",
+        traces=traces,
+        page=page,
+        batches=batches,
+    )
     if ray:
         from .serve_ray import serve_on_ray
 

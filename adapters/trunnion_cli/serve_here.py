@@ -12,8 +12,10 @@ from typing import Any, Final
 from trunnion import EngineSpec, MediaPolicy
 from trunnion.errors import ConfigError
 from trunnion_http import HTTPServer, HTTPSettings, PipelineModel, create_app, make_server
+from trunnion_http.otel import flush_traces, trace_export
+from trunnion_http.request_log import write_to
 
-from .console import say
+from .console import claim_stdout, say
 from .interrupts import Interrupts
 from .starting import opened
 
@@ -36,12 +38,18 @@ async def serve_here(
     """Start the engine, serve until a signal comes, then stop it.
 
     Raises:
-        ConfigError: The address cannot be had; found out before the engine starts.
+        ConfigError: The address cannot be had, or traces are wanted and what sends them is not installed; found out
+            before the engine starts.
     """
     with bind(host, port) as listener:
         create_app({}, http)  # wrong settings are refused before the engine starts
+        export = trace_export(http)
+        if http.log_requests:
+            write_to(claim_stdout())
         say(f"starting {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " ...")
         async with opened(spec, hooks=hooks, media=media) as pipeline:
+            if export is not None:
+                export.start()
             app = create_app([PipelineModel(name, pipeline)], http)
             server = make_server(app, host=host, shutdown_timeout=drain + _LAST_WORDS)
 
@@ -55,11 +63,14 @@ async def serve_here(
 
             server.on_stop = stop
             interrupts.action = lambda: None  # uvicorn takes the signals, and hands them on once it has drained
-            announcing = asyncio.ensure_future(_announce(server, listener, name, tuple(pipeline.info.adapters)))
+            announcing = asyncio.ensure_future(
+                _announce(server, listener, name, tuple(pipeline.info.adapters), page=http.page)
+            )
             try:
                 await server.serve(sockets=[listener])
             finally:
                 announcing.cancel()
+                await asyncio.to_thread(flush_traces)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -84,14 +95,16 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _announce(server: HTTPServer, listener: socket.socket, name: str, adapters: tuple[str, ...]) -> None:
+async def _announce(
+    server: HTTPServer, listener: socket.socket, name: str, adapters: tuple[str, ...], *, page: bool
+) -> None:
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
         await asyncio.sleep(0.02)
     host, port = listener.getsockname()[:2]
-    announce(host, port, name, adapters)
+    announce(host, port, name, adapters, page=page)
 
 
-def announce(host: str, port: int, name: str, adapters: tuple[str, ...] = ()) -> None:
+def announce(host: str, port: int, name: str, adapters: tuple[str, ...] = (), *, page: bool = True) -> None:
     """Say where the model answers, and how to ask it."""
     reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     url = f"http://{reach}:{port}/v1"
@@ -99,4 +112,6 @@ def announce(host: str, port: int, name: str, adapters: tuple[str, ...] = ()) ->
     also = f" and its adapters {', '.join(adapters)}" if adapters else ""
     say(f"ready: {name}{also} at {url} (readiness: http://{reach}:{port}/ready)")
     say(f"try:   curl {url}/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}")
+    if page:
+        say(f"page:  {url.removesuffix('v1')}")
     say("Ctrl-C stops it")

@@ -32,7 +32,9 @@ from .errors import internal_error, method_not_allowed, unknown_path
 from .listing import get_model, health, list_models, ready, version
 from .metrics import Metrics, metrics
 from .models import ModelDirectory, ModelHandle
+from .observing import Observer
 from .openapi import openapi
+from .page import answer_page, wants_page
 from .responses.handlers import responses
 from .scoring import classify, rerank, score
 from .settings import HTTPSettings
@@ -78,6 +80,7 @@ class App:
         draining: Set it, and ``/ready`` says no while requests are still answered.
         notes: Further facts for ``/ready``, such as the topology.
         batches: Keeps files and batches; None where that is switched off.
+        instance: What tells this process's metrics from those of others.
     """
 
     def __init__(self, models: ModelDirectory, settings: HTTPSettings, lifespan: Lifespan | None) -> None:
@@ -91,8 +94,10 @@ class App:
         self._keys = None if settings.api_keys_env is None else KeyRing(settings.api_keys_env)
         self.batches = None if settings.batches is None else Keeper(self, settings.batches)
         self.metrics = Metrics() if settings.metrics else None
+        self._observer = Observer.of(settings)
         self._door = None if settings.max_requests is None else Door(settings.max_requests)
         self._id_prefix = uuid.uuid4().hex[:20]
+        self.instance = self._id_prefix[:8]
         self._counter = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,6 +118,9 @@ class App:
         if self.metrics is not None:
             call.model = handle.name
             call.figures = self.metrics.model(handle.name)
+        if call.account is not None:
+            call.model = handle.name
+            call.account.found(name, handle, adapter)
         return handle, adapter
 
     def ids(self, call: Call, wanted: str | None) -> tuple[str, str]:
@@ -135,6 +143,7 @@ class App:
         call.began = time.perf_counter()
         if self.metrics is not None:
             self.metrics.begin(call)
+        observed = None if self._observer is None else self._observer.begin(call)
         gone = False
         try:
             await self._route(call)
@@ -155,9 +164,8 @@ class App:
                 self.watch.leave(call.flight)
             if self.metrics is not None:
                 self.metrics.end(call, self._endpoint(call, path_of(scope)), gone=gone)
-            if self.settings.log_requests:
-                took = (time.perf_counter() - call.began) * 1000
-                logger.info("%s %s %s %.1f ms", call.request_id, scope["method"], scope["path"], took)
+            if self._observer is not None:
+                self._observer.end(call, observed, gone=gone)
 
     @staticmethod
     def _endpoint(call: Call, path: str) -> str | None:
@@ -173,6 +181,9 @@ class App:
         scope = call.scope
         path = path_of(scope)
         route = ROUTES.get(path) or ROUTES.get(path.rstrip("/"))
+        if route is None and path in ("", "/") and self.settings.page and wants_page(call):
+            await answer_page(call)
+            return
         if self._keys is not None and path not in _OPEN and call.inside is None:
             self._keys.check(call.headers)
         method: str = scope["method"]
@@ -201,6 +212,8 @@ class App:
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         if error.http_status >= 500:  # noqa: PLR2004 - HTTP's server errors
             logger.warning("request %s failed: %s: %s", call.request_id, type(error).__name__, error)
+        if call.account is not None:
+            call.account.error = error
         headers = None
         if error.code == "method_not_allowed":
             headers = [(b"allow", error.message.rpartition(" ")[2].encode())]

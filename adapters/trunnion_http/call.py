@@ -20,6 +20,7 @@ from .settings import HTTPSettings
 from .sse import error_frame
 
 if TYPE_CHECKING:
+    from .account import Account
     from .batches.ask import Inside
     from .metrics import ModelFigures
 
@@ -56,10 +57,12 @@ class Call:
         inside: What a request of a batch has in place of a key; None for a client's.
         priority: Its priority where its body names none.
         model, figures, marks, usage: What :mod:`trunnion_http.metrics` counts.
+        account: What its log line and its span tell beside that; None where both are off.
         error_frame: Writes the event that tells of a failure after a stream began.
     """
 
     __slots__ = (
+        "account",
         "also",
         "began",
         "client_id",
@@ -102,6 +105,7 @@ class Call:
         self.figures: ModelFigures | None = None
         self.marks: Marks | None = None
         self.usage: Usage | None = None
+        self.account: Account | None = None
         self.error_frame: Callable[[TrunnionError], bytes] = error_frame
 
     async def body(self, settings: HTTPSettings) -> bytes:
@@ -141,6 +145,12 @@ class Call:
             if not message.get("more_body", False):
                 return b"".join(pieces)
         raise body_too_large(limit)
+
+    def named(self, response_id: str) -> str:
+        """Return the id of the answer, and take note of it."""
+        if self.account is not None:
+            self.account.response_id = response_id
+        return response_id
 
     def rank(self, info: EngineInfo | None) -> None:
         """Take a batch's priority, where the engine has priorities."""

@@ -63,7 +63,7 @@ async def chat_completions(app: App, call: Call) -> None:
         media=media,
         chat=body,
     )
-    response_id, created = f"chatcmpl-{public_id}", int(time.time())
+    response_id, created = call.named(f"chatcmpl-{public_id}"), int(time.time())
     call.watch(app.watch)
     if body.stream:
         frames = ChatFrames(response_id, created, model, include_usage=bool(options.include_usage))

@@ -42,7 +42,7 @@ async def completions(app: App, call: Call) -> None:
         )
         for index, prompt in enumerate(prompts)
     ]
-    response_id, created = f"cmpl-{public_id}", int(time.time())
+    response_id, created = call.named(f"cmpl-{public_id}"), int(time.time())
     call.watch(app.watch)
     if several:
         events = merge([handle.generate(request) for request in requests], sampling.n)

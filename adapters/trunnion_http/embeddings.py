@@ -8,6 +8,8 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trunnion.events import Usage
+
 from .call import Call
 from .completions import parse_prompts
 from .generation import check_choices
@@ -32,6 +34,7 @@ async def embeddings(app: App, call: Call) -> None:
         for index, e in enumerate(found)
     ]
     tokens = sum(e.usage.prompt_tokens for e in found)
+    call.usage = Usage(prompt_tokens=tokens, completion_tokens=0)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     model = body.model or handle.name
     await call.answer(encode({"object": "list", "data": data, "model": model, "usage": usage}))

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from trunnion.completion import Completion, collect
 from trunnion.errors import InternalError, InvalidArgument
@@ -15,6 +15,7 @@ from trunnion.events import GenerateEvent
 from trunnion.formats import OutputFormat
 from trunnion.requests import GenerateRequest, MediaPart, Prompt, SamplingParams
 
+from .account import StreamFrames
 from .call import Call
 from .metrics import Meter
 from .settings import HTTPSettings
@@ -83,14 +84,17 @@ def compose(
     """Return the core request of what a body says and of what stands beside it: trace, session and time limit."""
     headers = call.headers
     trace = None
-    if b"traceparent" in headers:
+    account = call.account
+    if account is not None and account.carrier is not None:
+        trace = account.carrier
+    elif b"traceparent" in headers:
         trace = {key: headers[name].decode("latin-1") for name, key in _TRACE if name in headers}
     if session is None and b"x-session-id" in headers:
         session = headers[b"x-session-id"].decode("latin-1")
     timeout = settings.request_timeout if call.inside is None else None  # a batch has its own time
     if _TIMEOUT in headers:
         timeout = _shorter(headers[_TIMEOUT], timeout)
-    return GenerateRequest(
+    request = GenerateRequest(
         prompt=prompt,
         request_id=request_id,
         sampling=sampling,
@@ -109,6 +113,9 @@ def compose(
         trace=trace,
         extra=extra,
     )
+    if account is not None:
+        account.request = request
+    return request
 
 
 def _shorter(value: bytes, limit: float | None) -> float:
@@ -130,22 +137,13 @@ def check_choices(choices: int, settings: HTTPSettings, param: str) -> None:
         raise InvalidArgument(msg, param=param)
 
 
-class StreamFrames(Protocol):
-    """Write one stream in a wire format, as :class:`trunnion_http.sse.Frames` does."""
-
-    def feed(self, event: GenerateEvent) -> bytes:
-        """Return the bytes of one event; empty if it has nothing for the client."""
-        ...
-
-    def end(self, event: GenerateEvent) -> bytes:
-        """Return what ends the stream; ``event`` is the last one, which was fed before."""
-        ...
-
-
 async def gather(call: Call, events: AsyncGenerator[GenerateEvent, None]) -> Completion:
     """Return everything a request produced."""
     completion = await collect(events)
     call.usage = completion.usage
+    if call.account is not None:
+        for choice in completion.choices:
+            call.account.ended(choice.index, choice.finish_reason)
     return completion
 
 
@@ -162,6 +160,8 @@ async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames:
     last: GenerateEvent | None = None
     held = b""
     meter = None if call.figures is None else Meter(call.figures, call.began)
+    if call.account is not None:
+        frames = call.account.watching(frames)
     try:
         async with aclosing(events):
             async for event in events:

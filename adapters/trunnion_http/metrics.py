@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
+import trunnion
 from trunnion.events import GenerateEvent
 from trunnion.timing import MARKS, Marks
 
@@ -148,9 +149,12 @@ class Metrics:
             CounterMetricFamily,
             GaugeMetricFamily,
             HistogramMetricFamily,
+            InfoMetricFamily,
             SummaryMetricFamily,
         )
 
+        told = {"version": trunnion.__version__, "instance": app.instance}
+        yield InfoMetricFamily("trunnion", "The process that tells these figures.", value=told)
         requests = CounterMetricFamily(
             "trunnion_requests", "Requests by status; 499: the client left.", labels=["model", "endpoint", "status"]
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from trunnion.engine import Classification, Score
 from trunnion.errors import InvalidArgument, UnsupportedFeature
+from trunnion.events import Usage
 from trunnion.requests import Prompt
 
 from .call import Call
@@ -55,12 +56,12 @@ async def score(app: App, call: Call) -> None:
     await call.answer(
         encode(
             {
-                "id": f"score-{public_id}",
+                "id": call.named(f"score-{public_id}"),
                 "object": "list",
                 "created": int(time.time()),
                 "model": body.model or handle.name,
                 "data": data,
-                "usage": _usage(found),
+                "usage": _usage(call, found),
             }
         )
     )
@@ -85,7 +86,11 @@ async def rerank(app: App, call: Call) -> None:
         for index in order
     ]
     model = body.model or handle.name
-    await call.answer(encode({"id": f"rerank-{public_id}", "model": model, "results": results, "usage": _usage(found)}))
+    await call.answer(
+        encode(
+            {"id": call.named(f"rerank-{public_id}"), "model": model, "results": results, "usage": _usage(call, found)}
+        )
+    )
 
 
 async def classify(app: App, call: Call) -> None:
@@ -110,12 +115,12 @@ async def classify(app: App, call: Call) -> None:
     await call.answer(
         encode(
             {
-                "id": f"classify-{public_id}",
+                "id": call.named(f"classify-{public_id}"),
                 "object": "list",
                 "created": int(time.time()),
                 "model": body.model or handle.name,
                 "data": data,
-                "usage": _usage(found),
+                "usage": _usage(call, found),
             }
         )
     )
@@ -150,6 +155,7 @@ def _pairs(first: str | list[str], second: str | list[str]) -> list[tuple[str, s
     return list(zip(ones, others, strict=True))
 
 
-def _usage(found: Sequence[Score] | Sequence[Classification]) -> dict[str, int]:
+def _usage(call: Call, found: Sequence[Score] | Sequence[Classification]) -> dict[str, int]:
     tokens = sum(one.usage.prompt_tokens for one in found)
+    call.usage = Usage(prompt_tokens=tokens, completion_tokens=0)
     return {"prompt_tokens": tokens, "total_tokens": tokens}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from trunnion.plugin import PluginConfig
@@ -84,4 +86,15 @@ class HTTPSettings(PluginConfig):
         default=0.2, gt=0, description="Seconds between looks at whether clients of long requests have hung up."
     )
     metrics: bool = Field(default=True, description="Measure requests, and answer GET /metrics, which asks for no key.")
-    log_requests: bool = Field(default=False, description="Log one line per request at INFO.")
+    log_requests: bool = Field(
+        default=False, description="Log one line per request, at INFO to the logger trunnion.http.requests."
+    )
+    log_format: Literal["json", "text"] = Field(default="json", description="What these lines are.")
+    traces: bool | None = Field(
+        default=None,
+        description="Trace inference requests with OpenTelemetry. None: where the process has a tracer provider when "
+        "the app is made.",
+    )
+    page: bool = Field(
+        default=True, description="Answer GET / with a page where HTML is asked for; it needs no key itself."
+    )

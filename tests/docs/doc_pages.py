@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -96,7 +95,7 @@ def _run(
         end(background)
         return
     if command.endswith("&"):
-        arguments = shlex.split(command.removesuffix("&"))
+        arguments = ["bash", "-c", f"exec {command.removesuffix('&')}"]
         with (folder / "background.log").open("ab") as log:
             background.append(
                 subprocess.Popen(arguments, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import socket
 from contextlib import asynccontextmanager
 
@@ -104,14 +103,6 @@ def test_lifespan_is_entered_and_left():
         assert httpx.get(f"{server.url}/v1/models/late").status_code == 200
         assert steps == ["in"]
     assert steps == ["in", "out"]
-
-
-def test_log_requests(caplog):
-    caplog.set_level(logging.INFO, logger="trunnion.http")
-    for wanted in (False, True):
-        with RunningServer(create_app([FakeModel("m")], HTTPSettings(log_requests=wanted))) as server:
-            httpx.get(f"{server.url}/v1/models")
-        assert ("GET /v1/models" in caplog.text) is wanted
 
 
 def test_body_timeout():

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 
 import ray
 from ray import serve
@@ -127,6 +128,14 @@ def do_replicas(name):
     """Return the running replicas of each deployment of an application."""
     deployments = serve.status().applications[name].deployments
     return {key: deployment.replica_states.get("RUNNING", 0) for key, deployment in deployments.items()}
+
+
+def do_lines(text):
+    """Return the lines of the workers' logs that contain a text."""
+    from ray._private.worker import global_worker
+
+    logs = Path(global_worker.node.get_logs_dir_path()).glob("worker-*.err")
+    return [line for log in logs for line in log.read_text(errors="replace").splitlines() if text in line]
 
 
 def do_pids(name):

@@ -45,7 +45,7 @@ async def messages(app: App, call: Call) -> None:
             parallel_tool_calls=asked.parallel_tool_calls,
             output_format=asked.output_format,
         )
-        message_id = f"msg_{public_id}"
+        message_id = call.named(f"msg_{public_id}")
         call.also = [(b"request-id", call.request_id.encode())]
         call.watch(app.watch)
         events = handle.generate(request)

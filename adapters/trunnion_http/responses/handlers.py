@@ -43,7 +43,7 @@ async def responses(app: App, call: Call) -> None:
             output_format=asked.output_format,
             session=body.prompt_cache_key,
         )
-        envelope = Envelope(f"resp_{public_id}", int(time.time()), model, body)
+        envelope = Envelope(call.named(f"resp_{public_id}"), int(time.time()), model, body)
         call.watch(app.watch)
         events = handle.generate(request)
         if body.stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
@@ -12,9 +13,12 @@ import msgspec
 
 from trunnion.errors import InvalidArgument, TrunnionError
 from trunnion_http import App, HTTPSettings, ModelDirectory, create_app
+from trunnion_http.account import Account
 from trunnion_http.call import Call, ClientGone
+from trunnion_http.request_log import fields, log_request
 
 from .errors import unwrap
+from .logs import log_to_stderr
 from .relay import Head, RelayedRequest, Response, RouteHints
 from .remote_model import ModelCard, RemoteModel
 from .topology import describe_gateway
@@ -91,6 +95,11 @@ class GatewayApp:
             await self.app(scope, receive, sending)
 
     async def _relay(self, call: Call, path: str) -> None:
+        metrics, gone = self.app.metrics, False
+        call.began = time.perf_counter()
+        call.request_id = call.headers.get(b"x-request-id", b"").decode("latin-1")
+        if metrics is not None:
+            metrics.begin(call)
         try:
             model, request, streaming = self._read(call, path, await call.body(self._settings))
             call.watch(self.app.watch)
@@ -99,19 +108,30 @@ class GatewayApp:
             else:
                 await _pass_whole(call, model, request)
         except ClientGone:
-            pass
+            gone = True
         except asyncio.CancelledError:
+            gone = True
             if call.flight is None or not call.flight.gone:
                 raise
             call.flight.task.uncancel()
         except TrunnionError as error:
-            await call.fail(error)
+            await self._fail(call, error)
         except Exception as error:  # noqa: BLE001 - the client is told, the log has it all
             _log.exception("relaying a request failed")
-            await call.fail(unwrap(error))
+            await self._fail(call, unwrap(error))
         finally:
             if call.flight is not None:
                 self.app.watch.leave(call.flight)
+            if metrics is not None:
+                metrics.end(call, path.rstrip("/"), gone=gone)
+
+    async def _fail(self, call: Call, error: TrunnionError) -> None:
+        """Answer with an error of our own. The replica logs what it answers; of this it knows nothing."""
+        await call.fail(error)
+        if self._settings.log_requests:
+            account = Account()
+            account.error = error
+            log_request(fields(call, account, gone=False), self._settings.log_format)
 
     def _read(self, call: Call, path: str, body: bytes) -> tuple[RemoteModel, RelayedRequest, bool]:
         try:
@@ -122,6 +142,7 @@ class GatewayApp:
             raise InvalidArgument(f"the request body is not valid JSON: {error}") from error
         handle, adapter = self._models.resolve(peek.model)
         assert isinstance(handle, RemoteModel)
+        call.model = handle.name
         session = peek.prompt_cache_key
         if session is None and b"x-session-id" in call.headers:
             session = call.headers[b"x-session-id"].decode("latin-1")
@@ -152,6 +173,7 @@ async def _pass_whole(call: Call, model: RemoteModel, request: RelayedRequest) -
         raise
     call.started = call.finished = True
     head = response.head
+    call.status = head.status
     await call.send({"type": "http.response.start", "status": head.status, "headers": head.headers})
     await call.send({"type": _BODY, "body": response.body, "more_body": False})
 
@@ -162,7 +184,7 @@ async def _pass_stream(call: Call, model: RemoteModel, request: RelayedRequest) 
     try:
         async for piece in pieces:
             if isinstance(piece, Head):
-                call.started = True
+                call.started, call.status = True, piece.status
                 await call.send({"type": "http.response.start", "status": piece.status, "headers": piece.headers})
             else:
                 await call.send({"type": _BODY, "body": piece, "more_body": True})
@@ -180,6 +202,7 @@ class Gateway:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, cards: Sequence[ModelCard], handles: Sequence[Any], settings: HTTPSettings
     ) -> None:
+        log_to_stderr(requests=settings.log_requests)
         self._models = [RemoteModel(card, handle) for card, handle in zip(cards, handles, strict=True)]
         self._app = GatewayApp(self._models, settings)
         self._learning = [asyncio.get_running_loop().create_task(_learn(model)) for model in self._models]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import time
 from collections.abc import AsyncGenerator, MutableMapping
 from dataclasses import dataclass, field
@@ -19,11 +18,13 @@ from trunnion.pipeline import Pipeline
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion.spec import PipelineSpec
 from trunnion_http import App, HTTPSettings, PipelineModel, create_app
+from trunnion_http.otel import flush_traces, trace_export
 from trunnion_ray.reaper import Reaper
 
 from .config import Topology
+from .logs import log_to_stderr
 from .relay import Head, RelayedRequest, Response, respond, stream
-from .topology import describe_replica
+from .topology import describe_replica, own_tag
 
 _log = logging.getLogger("trunnion.serve")
 _LAST_WORDS: Final = 1.0
@@ -70,8 +71,9 @@ class ModelReplica:
     """
 
     async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc]  # Serve awaits it
-        _log_to_stderr()
+        log_to_stderr(requests=spec.http.log_requests)
         self._spec = spec
+        export = trace_export(spec.http)
         self._leaving: asyncio.Task[None] | None = None
         self._reaper = Reaper()
         self._pipeline = Pipeline(spec.pipeline)
@@ -82,7 +84,10 @@ class ModelReplica:
             self._reaper.close()
             raise
         self._reaper.settle()
+        if export is not None:
+            export.start()
         self._app = create_app([PipelineModel(spec.name, self._pipeline)], spec.http)
+        self._app.instance = own_tag() or self._app.instance
         self._app.notes.update(describe_replica(spec.topology))
         _log.info("serving %r: %s", spec.name, self._app.notes)
 
@@ -121,6 +126,7 @@ class ModelReplica:
         await self._app.suspend_batches()
         await self._pipeline.stop()
         self._reaper.close()
+        await asyncio.to_thread(flush_traces)
 
     async def __del__(self) -> None:
         """Stop the engine. Serve calls this once the requests in flight are done or their time is up."""
@@ -196,13 +202,3 @@ class ModelReplica:
         except TrunnionError as error:
             return error
         return None
-
-
-def _log_to_stderr() -> None:
-    """Let Trunnion's own messages reach the replica's log, unless the application has set logging up."""
-    logger = logging.getLogger("trunnion")
-    if not logger.handlers and not logging.getLogger().handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)

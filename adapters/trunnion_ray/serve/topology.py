@@ -13,6 +13,9 @@ import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ray import serve
+from ray.serve.exceptions import RayServeException
+
 from trunnion.errors import ConfigError
 
 from . import _ray_private
@@ -40,6 +43,14 @@ def describe_replica(wanted: Topology) -> dict[str, Any]:
     if wanted == "direct":
         _log.warning("the direct topology was asked for, but %s", reason)
     return {"topology": "proxy", "topology_reason": reason}
+
+
+def own_tag() -> str:
+    """Return the tag by which Serve knows this replica; empty outside of one."""
+    try:
+        return str(serve.get_replica_context().replica_tag)
+    except RayServeException:
+        return ""
 
 
 def describe_gateway() -> dict[str, Any]:
