@@ -58,7 +58,7 @@ def test_the_defaults_scale(request, topology):
     lab = request.getfixturevalue("direct_lab" if topology == "direct" else "proxy_lab")
     name = f"growing-{topology}"
     model = sim("m", replica={"autoscaling": {"max_replicas": 2}}, tpot=0.1, slots=256)
-    body = chat(stream=True, max_tokens=100_000, ignore_eos=True)
+    body = chat(stream=True, max_tokens=3000, ignore_eos=True)
     done = threading.Event()
 
     def stay():
