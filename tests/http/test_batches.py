@@ -101,6 +101,20 @@ def test_an_adapter_answers_its_lines(sim):
     assert done.model is None, "it has two"
 
 
+def test_adapters_that_come_and_go_are_asked_for(tmp_path):
+    """As a gateway's models are: one that has just started knows of none."""
+    model = FakeModel("m")
+
+    async def look(*, within=0.0):
+        model.adapters = {"new"}
+
+    model.look = look
+    with serving([model], tmp_path) as (_, client):
+        lines = [line("a", model="new", messages=BODIES[CHAT]["messages"])]
+        assert wait(client, begin(client, lines)).request_counts.completed == 1
+    assert model.last.adapter == "new"
+
+
 def test_a_line_that_fails_is_in_the_error_file(sim):
     lines = [line("good"), line("bad", model="m", messages=[], wrong=1), line("long", model="m", prompt="x" * 10)]
     done = wait(sim, begin(sim, lines))

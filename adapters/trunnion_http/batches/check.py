@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
+
+from trunnion.errors import ModelNotFound
+from trunnion_http.models import ModelDirectory
 
 from .lines import BatchLine, LineError, fingerprint, parse_line
 from .state import LineFault
@@ -17,6 +20,8 @@ MOST_FAULTS: Final = 100
 """Faults that are told of one batch."""
 _CODES: Final = {"invalid_json": "invalid_json_line", "unsupported_url": "url_mismatch"}
 """OpenAI's names for what :mod:`trunnion_http.batches.lines` calls otherwise."""
+_FRESH: Final = 1.0
+"""Seconds for which what is known of a model's adapters is good enough."""
 _BLOCK: Final = 1 << 16
 
 
@@ -84,6 +89,32 @@ def check_input(path: Path, endpoint: str) -> Checked:
     if not checked.total:
         checked.add(LineFault(code="empty_file", message="the input file has no request", param="input_file_id"))
     return checked
+
+
+def check_models(checked: Checked, models: ModelDirectory) -> None:
+    """Take note of lines whose model is not served here."""
+    for name, lines in checked.models.items():
+        try:
+            models.resolve(name)
+        except ModelNotFound as error:
+            for line in lines:
+                checked.add(LineFault(code=error.code, message=error.message, line=line, param="body.model"))
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """Be a model handle that has to ask which adapters there are now."""
+
+    async def look(self, *, within: float = 0.0) -> None:
+        """Ask, unless that was done in the last ``within`` seconds."""
+        ...
+
+
+async def look_at_adapters(models: ModelDirectory) -> None:
+    """Have models find out which adapters they have: a process that has just started may know of none."""
+    for _, handle in models:
+        if isinstance(handle, Changing):
+            await handle.look(within=_FRESH)
 
 
 def named_model(line: BatchLine) -> str | None:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from trunnion.errors import EngineDead, ModelNotFound
+from trunnion.errors import EngineDead
 
 from .asking import LineAsker
-from .check import Checked, check_input
+from .check import check_input, check_models, look_at_adapters
 from .disk import new_id
 from .files import PREFIX, FileStore
 from .finish import adopt_own, publish_results, write_undone
 from .folders import BatchFolder
 from .lease import Lease, remove_old_leases
 from .results import UNDONE, Results, adopt
-from .state import Ending, LineFault, State
+from .state import Ending, State
 
 if TYPE_CHECKING:
     from trunnion_http.app import App
@@ -77,6 +77,7 @@ class BatchRun:
         _, self.state = await asyncio.to_thread(self._folder.read)
         if not self.state.over:
             self._wanted = asyncio.get_running_loop().create_future()
+            await look_at_adapters(self._app.models)
             await self._alongside(self._work())
         if not self.state.over:
             return False
@@ -120,7 +121,7 @@ class BatchRun:
     async def _check(self) -> bool:
         """Look at the input; return whether the batch goes on."""
         checked = await asyncio.to_thread(check_input, self._folder.input, self.state.endpoint)
-        self._check_models(checked)
+        check_models(checked, self._app.models)
         self.state.total = checked.total
         if checked.faults:
             self.state.errors = sorted(checked.faults, key=lambda fault: fault.line or 0)
@@ -131,14 +132,6 @@ class BatchRun:
             self.state.move("in_progress")
         await self._save()
         return not checked.faults
-
-    def _check_models(self, checked: Checked) -> None:
-        for name, lines in checked.models.items():
-            try:
-                self._app.models.resolve(name)
-            except ModelNotFound as error:
-                for line in lines:
-                    checked.add(LineFault(code=error.code, message=error.message, line=line, param="body.model"))
 
     # -- its lines ---------------------------------------------------------------------------------------------------
 
