@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import socket
 import statistics
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 import uvloop
 
 from http_client import LoadResult, http_request, run_load
-from processes import Server
+from processes import Server, free_port
 from stats import paired_ratio
 from trunnion_demo import PROMPTS, model_path
 
@@ -44,12 +43,6 @@ PEERS = {
 }
 """Ray's own module, by the environment that chooses its path."""
 QUESTIONS = [prompt.messages for prompt in PROMPTS if not prompt.tools]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def payload(index: int, *, stream: bool, tokens: int) -> bytes:

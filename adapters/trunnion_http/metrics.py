@@ -6,6 +6,7 @@ streamed event costs a few hundred nanoseconds.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -162,6 +163,8 @@ class Metrics:
             requests.add_metric([model, endpoint, str(status)], count)
         yield requests
         yield GaugeMetricFamily("trunnion_requests_in_flight", "Requests being answered.", value=self.in_flight)
+        tasks = len(asyncio.all_tasks())
+        yield GaugeMetricFamily("trunnion_event_loop_tasks", "Tasks of this process's event loop.", value=tasks)
         for name, said in _COUNTERS.items():
             counter = CounterMetricFamily(f"trunnion_{name}", said, labels=["model"])
             for model, figures in self._models.items():
