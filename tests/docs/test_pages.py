@@ -14,6 +14,7 @@ RUN = [
     pytest.param("write-a-plugin.md", marks=pytest.mark.slow),
     pytest.param("http.md", marks=pytest.mark.slow),
     pytest.param("index.md", marks=pytest.mark.engine),
+    pytest.param("production.md", marks=[pytest.mark.slow, pytest.mark.ray]),
     pytest.param("batch.md", marks=[pytest.mark.long, pytest.mark.engine, pytest.mark.ray]),
     pytest.param("serving.md", marks=[pytest.mark.long, pytest.mark.engine, pytest.mark.ray]),
 ]
