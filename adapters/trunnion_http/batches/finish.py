@@ -12,6 +12,8 @@ from .lines import fingerprint, parse_line, undone_line
 from .results import UNDONE, Kind, Results, adopt
 from .state import Ending, State
 
+_MANY: Final = 5000
+"""Lines that are held before they are written: each write waits for the disk."""
 _WHY: Final = {
     "expired": "This request could not be executed before the completion window expired.",
     "cancelled": "This request was not executed before the batch was cancelled.",
@@ -33,7 +35,9 @@ def write_undone(source: Path, results: Results, state: State, done: set[int], e
             line = parse_line(data, number, (state.endpoint,))
             if fingerprint(line.custom_id) not in done:
                 results.add("errors", undone_line(number, line.custom_id, UNDONE[ending], _WHY[ending]))
-        results.flush()
+        if results.waiting > _MANY:
+            results.flush()
+    results.flush()
 
 
 def publish_results(files: FileStore, results: Results, state: State, retention: float | None) -> None:

@@ -99,9 +99,9 @@ class Results:
         self._waiting[kind].append(line)
 
     @property
-    def waiting(self) -> bool:
-        """Tell whether there are lines that are not written."""
-        return any(self._waiting.values())
+    def waiting(self) -> int:
+        """Return how many lines are not written yet."""
+        return sum(map(len, self._waiting.values()))
 
     def flush(self) -> None:
         """Write what was added, after any flush that goes on."""
