@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trunnion import get_registry
 from trunnion.errors import ConfigError, InvalidArgument
-from trunnion.row_tasks import TASK_COLUMNS, failed_columns
+from trunnion.row_tasks import TASK_COLUMNS, dead_letter, failed_columns
 from trunnion.rows import RowColumns
 from trunnion_batch.row_input import parse_line
 from trunnion_batch.templates import RowTemplate
@@ -117,9 +117,7 @@ def _run(job: Job, given: JobFile) -> None:
         for row in written if parquet else _with_lines(written, job.postprocess, given.task):
             job.output.write(row)
             if job.dead_letters is not None and row["error"] is not None:
-                job.dead_letters.write(
-                    {name: row[name] for name in row if name == "error" or name not in TASK_COLUMNS[given.task]}
-                )
+                job.dead_letters.write(dead_letter(row, given.task))
             job.account.add(row)
             job.progress.update(row)
     except Exception as error:

@@ -102,3 +102,9 @@ def failed_columns(error: TrunnionError, task: Task = "generate") -> dict[str, A
     """Return the output columns of a row that failed: an ``error``, nothing else, counts of zero."""
     columns = error_columns(error)
     return columns if task == "generate" else {name: columns.get(name) for name in TASK_COLUMNS[task]}
+
+
+def dead_letter(row: Mapping[str, Any], task: Task = "generate") -> dict[str, Any]:
+    """Return a row that failed as it can be run again: what came in, and the error, without empty output columns."""
+    answers = frozenset(TASK_COLUMNS[task]) - {"error"}
+    return {name: value for name, value in row.items() if name not in answers}

@@ -57,6 +57,7 @@ def test_a_run_writes_every_row_and_draws_up_the_account(data, tmp_path):
     rows = lines(out)
     assert sorted(row["id"] for row in rows) == [*range(100)]
     assert sorted(row["id"] for row in lines(dead)) == sorted(row["id"] for row in rows if row["error"])
+    assert not {"generated_text", "usage"} & {name for row in lines(dead) for name in row}
     with pytest.raises(ConfigError, match="exists"):
         processor.run(data.range(100), out)
 

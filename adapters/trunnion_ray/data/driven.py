@@ -11,6 +11,7 @@ import ray
 from ray.data import Dataset
 
 from trunnion.errors import ConfigError, TrunnionError
+from trunnion.row_tasks import dead_letter
 from trunnion_batch.account import Account
 from trunnion_batch.row_output import RowOutput, check_output, open_output
 
@@ -76,7 +77,8 @@ def _through_driver(
             sinks[0].write(row)
             failed = row.get(error)
             if failed and dead is not None:
-                dead.write(row)
+                # Ray's names of outputs are names of inputs as well: such a row stays whole.
+                dead.write(dead_letter(row, task) if error == "error" else row)
             account.add({**row, "error": failed or None})
             if watched is not None:
                 watched(account)
