@@ -170,16 +170,18 @@ def test_a_wish_to_cancel_reaches_the_other_server(tmp_path):
 
 
 def test_an_owner_that_slept_too_long_stops_and_harms_nothing(tmp_path):
-    models = [FakeModel("m", delay=0.05), FakeModel("m", delay=0.01)]
+    models = [FakeModel("m", delay=0.02), FakeModel("m")]
     with serving([models[0]], tmp_path, lines_in_flight=2, lease_seconds=60) as (server, one):
         batch = begin(one, [line(f"r{number}") for number in range(100)])
         wait(one, batch, lambda seen: seen.request_counts.completed > 3)
+        models[0].delay = 1.0
         path = tmp_path / "everybody" / "batches" / batch.id
         note = json.loads((path / "lease-1").read_bytes())
         (path / "lease-1").write_bytes(json.dumps({**note, "released": True}).encode())  # others think so
         with serving([models[1]], tmp_path, lines_in_flight=2) as (_, two):
             done = wait(two, batch)
             assert server.app.batches._running, "the first goes on: it has not looked yet"
+            models[0].delay = 0.0
             end = time.monotonic() + 30
             while server.app.batches._running:  # it finds out when it wants to finish, if not before
                 assert time.monotonic() < end

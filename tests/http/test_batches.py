@@ -289,8 +289,8 @@ def test_so_many_run_at_once_as_may(tmp_path):
 
 def test_a_window_that_is_over_ends_it(tmp_path):
     with serving([FakeModel("m", delay=0.05)], tmp_path, lines_in_flight=1) as (_, client):
-        batch = begin(client, [line(f"r{number}") for number in range(300)], window="2s")
-        assert batch.expires_at - batch.created_at == 2
+        batch = begin(client, [line(f"r{number}") for number in range(300)], window="3s")
+        assert batch.expires_at - batch.created_at == 3
         done = wait(client, batch)
         assert done.status == "expired"
         assert done.expired_at >= done.finalizing_at >= done.expires_at
@@ -346,7 +346,8 @@ def test_a_full_queue_is_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_a_dead_engine_is_waited_for_and_no_line_fails(tmp_path, retries):
+def test_a_dead_engine_is_waited_for_and_no_line_fails(tmp_path, monkeypatch, retries):
+    monkeypatch.setattr("trunnion_http.batches.keeper._AGAIN", 60.0)
     model = FakeModel("m", refuse=Transient("restarting", retry_after=0.01))
     with serving([model], tmp_path, retries=retries, lines_in_flight=1) as (server, client):
         batch = begin(client, [line("a"), line("b")])
