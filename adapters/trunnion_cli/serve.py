@@ -34,7 +34,11 @@ class LogFormat(Enum):
 
 
 def serve(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Path or name of the model.")] = None,
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Path or name of the model; or FILE.yaml, Ray Serve's config file."),
+    ] = None,
     *,
     engine: Engine = None,
     settings: Settings = None,
@@ -81,10 +85,19 @@ def serve(
     ] = 5.0,
     ray: Annotated[bool, typer.Option("--ray", help="Serve on Ray Serve, with replicas.")] = False,
     replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: replicas of the engine.")] = 1,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of config files.")] = False,
     verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
     debug: Debug = False,  # noqa: ARG001 - kept by its callback
 ) -> None:
     """Serve MODEL over OpenAI's API, in this process or on Ray Serve, until Ctrl-C."""
+    if schema or (model or "").lower().endswith((".yaml", ".yml")):
+        from .serve_file import print_schema, serve_file
+
+        if schema:
+            print_schema()
+        else:
+            serve_file(str(model), context)
+        return
     from trunnion_http import BatchSettings, HTTPSettings
 
     if replicas != 1 and not ray:

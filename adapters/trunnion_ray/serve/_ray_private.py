@@ -65,6 +65,33 @@ def running_http_address() -> tuple[str, int]:
     return str(options.host), int(options.port)
 
 
+def declared_applications() -> list[Any]:
+    """Return the applications that the running Serve was told of in config files, as it was told."""
+    controller = running_controller()
+    return [] if controller is None else list(ray.get(controller.get_app_configs.remote()).values())
+
+
+def target_capacity() -> float | None:
+    """Return the share of its replicas that the running Serve runs, in percent; None for all."""
+    controller = running_controller()
+    if controller is None:
+        return None
+    details = ray.get(controller.get_serve_instance_details.remote())
+    return details.get("target_capacity")  # type: ignore[no-any-return]
+
+
+def apply_config(config: Any) -> None:
+    """Have the running Serve deploy what a config says, and delete what an earlier one said and this one does not.
+
+    Returns before anything is built; an application that cannot be built does not keep the others.
+    """
+    ray.get(_controller().apply_config.remote(config))
+
+
+def _controller() -> Any:
+    return ray.get_actor(CONTROLLER_NAME, namespace=NAMESPACE)
+
+
 def deployment_option_names() -> frozenset[str]:
     """Return the names that ``Deployment.options`` takes."""
     from ray.serve.deployment import Deployment

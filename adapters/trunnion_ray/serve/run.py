@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ray import serve
 from ray.serve import Application
@@ -16,6 +17,7 @@ from .config import Topology
 from .topology import serve_options
 
 _log = logging.getLogger("trunnion.serve")
+_SWITCH: Final = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 def run(
@@ -51,8 +53,20 @@ def run(
     return serve.run(app, name=name, route_prefix=route_prefix, blocking=blocking, **options)
 
 
-def ensure_serve(topology: Topology = "auto", *, host: str | None = None, port: int | None = None) -> str:
+def ensure_serve(
+    topology: Topology = "auto",
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    further: Mapping[str, Any] | None = None,
+) -> str:
     """Start Serve for a topology, or look at the one that runs; return "direct" or "proxy", what it offers.
+
+    Args:
+        topology: As for :func:`run`.
+        host: Address to listen on.
+        port: Port to listen on.
+        further: Further arguments of ``ray.serve.start``, such as ``proxy_location`` and more ``http_options``.
 
     Raises:
         ConfigError: Serve runs already, and not with what was asked for by name.
@@ -62,9 +76,9 @@ def ensure_serve(topology: Topology = "auto", *, host: str | None = None, port: 
     if not ray.is_initialized():
         ray.init()
     if _ray_private.running_controller() is None:
-        start = serve_options(topology, host=host or "127.0.0.1", port=port or 8000)
+        start = _merged(serve_options(topology, host=host or "127.0.0.1", port=port or 8000), further or {})
         serve.start(**start)
-        offered = "direct" if "controller_options" in start else "proxy"
+        offered = "direct" if _variables(start).get(_SWITCH) == "1" else "proxy"
         why = "HAProxy is there" if offered == "direct" else "asked for" if topology == "proxy" else "no HAProxy"
         _log.info("Serve was started for the %s topology: %s", offered, why)
         return offered
@@ -87,3 +101,18 @@ def ensure_serve(topology: Topology = "auto", *, host: str | None = None, port: 
     if (host is not None and host != running[0]) or (port is not None and port != running[1]):
         _log.warning("Serve runs already and listens on %s:%d; that cannot be changed", *running)
     return offered
+
+
+def _merged(start: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments to start Serve with; the address is the one we chose, all else as the user says."""
+    merged = {**start, **further}
+    merged["http_options"] = {**further.get("http_options", {}), **start["http_options"]}
+    if variables := {**_variables(start), **_variables(further)}:
+        merged["controller_options"] = {"runtime_env": {"env_vars": variables}}
+    return merged
+
+
+def _variables(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment variables of Serve's controller."""
+    environment = (arguments.get("controller_options") or {}).get("runtime_env") or {}
+    return dict(environment.get("env_vars") or {})

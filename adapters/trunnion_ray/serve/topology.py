@@ -67,13 +67,9 @@ def direct_is_possible() -> tuple[bool, str]:
     return True, ""
 
 
-def direct_env_vars(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables that switch HAProxy mode on, for the cluster or for ``controller_options``.
-
-    What the environment sets already is left to it. Ports that are taken on this machine are replaced by free ones.
-    """
-    environment = os.environ if environment is None else environment
-    wanted = {
+def cluster_env_vars() -> dict[str, str]:
+    """Return the variables that switch HAProxy mode on, whatever this machine is like."""
+    return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # The app and the engine then share the replica's own loop: no hop between threads per event.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -82,6 +78,15 @@ def direct_env_vars(environment: Mapping[str, str] | None = None) -> dict[str, s
         # How long a stopping replica stays reachable; HAProxy has forgotten it within a second, 30 are the default.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
     }
+
+
+def direct_env_vars(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that switch HAProxy mode on, for the cluster or for ``controller_options``.
+
+    What the environment sets already is left to it. Ports that are taken on this machine are replaced by free ones.
+    """
+    environment = os.environ if environment is None else environment
+    wanted = cluster_env_vars()
     cores = os.cpu_count() or 1
     if cores <= _FEW_CORES:
         wanted["RAY_SERVE_HAPROXY_NBTHREAD"] = "1"
