@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import chat, demo, engines, plugins, rows, run_batch, serve, sim
+from . import chat, demo, engines, kuberay, plugins, rows, run_batch, serve, sim
 from .console import complain
 from .options import Debug, Verbose, check_policy_names
 from .state import STATE
@@ -31,6 +31,7 @@ app.command("demo-model")(demo.demo_model)
 app.command("run")(rows.run)
 app.command("run-batch")(run_batch.run_batch)
 app.command("serve")(serve.serve)
+app.command("kuberay")(kuberay.kuberay)
 app.command("chat")(chat.chat)
 
 
