@@ -105,12 +105,11 @@ class Page:
         return result["result"].get("value")
 
     def wait(self, script, seconds=LIMIT):
-        """Wait until an expression holds; return its value."""
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not self.run(f"Boolean({script})"):
             assert time.monotonic() < end, f"never true: {script}\n{self.text('body')}"
             time.sleep(0.02)
-        return value
 
     def text(self, selector):
         return self.run(f"document.querySelector({json.dumps(selector)}).innerText")

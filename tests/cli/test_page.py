@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import subprocess
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import pytest
-from cli_lines import wait_for_line
+from cli_lines import COMMAND, wait_for_line
 
 import chromium
 
@@ -44,14 +45,24 @@ def start(cli):
         cli.interrupt(process, signal.SIGINT)
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Serve, for all tests that want nothing else, with a fiftieth of a second per token; return the URL."""
+    command = [*COMMAND, *SIM, "--set", "tpot=0.02"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        yield wait_for_line(process.stderr, "page: ").rpartition("page: ")[2].split()[0]
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
 @pytest.fixture
-def opened(start, browser):
-    """Open the page of a server that takes a fiftieth of a second per token."""
-    url = start("--set", "tpot=0.02")
+def opened(served, browser):
+    """Open the page."""
     page = browser.page()
-    page.goto(url)
-    page.url = url
-    page.wait("document.querySelector('#model').value === 'some-model'")
+    page.goto(served)
+    page.url = served
+    page.wait("document.querySelector('#models td:last-child')?.textContent.length > 0")
+    page.tokens = int(page.run("document.querySelector('#models tr').lastChild.textContent").replace(",", ""))
     return page
 
 
@@ -66,6 +77,11 @@ def idle(page):
 
 def answer(page):
     return page.run("[...document.querySelectorAll('.turn.assistant .text')].at(-1)?.textContent ?? ''")
+
+
+def counted(page, tokens):
+    """Wait until the table tells of so many further tokens, as /metrics does."""
+    page.wait(f"document.querySelector('#models td:last-child').textContent === '{page.tokens + tokens:,}'")
 
 
 def picture(page, name):
@@ -91,7 +107,7 @@ def test_it_shows_what_is_served_and_streams_an_answer(opened):
     assert "first token after" in note
     assert "40 out" in note
     assert "ended by length" in note
-    page.wait("document.querySelector('#models td:last-child').textContent === '40'")  # from /metrics, in time
+    counted(page, 40)
     page.wait("Number(document.querySelector('#spark polyline').getAttribute('points').length) > 0")
     picture(page, "light")
     host = urllib.parse.urlsplit(page.url).netloc
@@ -148,7 +164,6 @@ def test_stop_ends_the_answer_and_frees_the_engine(opened, way):
             text = response.read().decode()
         return float(text.partition('trunnion_engine_running{model="some-model"} ')[2].split()[0])
 
-    page.wait("true")
     for _ in range(200):
         if running() == 0:
             break
@@ -206,7 +221,7 @@ def test_it_fits_narrow_screens_and_dark_ones(opened, width, scheme):
     page.type("#max-tokens", "30")
     send(page, "What is the capital of France, and of every other country there is?")
     idle(page)
-    page.wait("document.querySelector('#models td:last-child').textContent === '30'")
+    counted(page, 30)
     assert page.run("document.documentElement.scrollWidth") <= width
     back = page.run("getComputedStyle(document.body).backgroundColor")
     assert (back == "rgb(18, 20, 23)") is (scheme == "dark")

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import chromium
 from collector import collecting
 
 from .conftest import chat, sim, wait_until
@@ -26,6 +27,34 @@ def test_the_page_is_served_under_the_prefix(lab, app):
     bare = httpx.get(lab.url(app), headers={"accept": "text/html"}, follow_redirects=True)
     assert bare.status_code == 200
     assert bare.content == answer.content
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if chromium.find() is None:
+        pytest.skip(chromium.MISSING)
+    made = chromium.Chromium(tmp_path_factory.mktemp("profile"))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("app", ["one", "many"])
+def test_the_page_works_there_in_a_browser(lab, app, browser):
+    page = browser.page()
+    page.goto(lab.url(app))  # without the slash at its end, to which its addresses are relative
+    page.wait("document.querySelector('#model').value === 'm'")
+    page.type("#max-tokens", "4")
+    page.type("#message", "hello there")
+    page.click("#send")
+    page.wait("document.querySelector('.turn.assistant .quiet')")
+    assert "4 out" in page.text(".turn.assistant .quiet")
+    topology = "gateway" if app == "many" else lab.topology
+    page.wait(f"document.querySelector('#state').textContent === 'ready, {topology} topology'")
+    page.wait("Number(document.querySelector('#models td:nth-child(5)').textContent) > 0")
+    out = page.run("document.querySelector('#models td:last-child').textContent")
+    assert out.isdigit() is (topology != "gateway")
+    assert page.run("document.querySelectorAll('#replicas tr').length") == 1
+    assert page.complaints == []
 
 
 def figures(lab, app):

@@ -77,6 +77,13 @@ class Conversation {
     return turn;
   }
 
+  /* Let something grow, and stay at the end where the end was in sight. */
+  grow(change) {
+    const atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 40;
+    change();
+    if (atEnd) this.log.scrollTop = this.log.scrollHeight;
+  }
+
   clear() {
     this.stop();
     this.messages = [];
@@ -112,11 +119,11 @@ class Conversation {
       if (!response.ok) throw await failureOf(response);
       this.show(turn);
       await this.read(response, turn, seen);
-      turn.note(describe(seen, began));
+      this.grow(() => turn.note(describe(seen, began)));
       said.push({ role: "assistant", content: seen.text });
     } catch (error) {
       if (error.name === "AbortError") {
-        if (turn.box.isConnected) turn.note("stopped");
+        if (turn.box.isConnected) this.grow(() => turn.note("stopped"));
         if (seen.text) said.push({ role: "assistant", content: seen.text });
         else said.length = before;
         return;
@@ -141,13 +148,12 @@ class Conversation {
       if (!choice) continue;
       seen.first ||= performance.now();
       seen.reason = choice.finish_reason ?? seen.reason;
-      const low = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 40;
-      if (choice.delta.reasoning_content) turn.think(choice.delta.reasoning_content);
-      if (choice.delta.content) {
-        seen.text += choice.delta.content;
-        turn.text.append(choice.delta.content);
-      }
-      if (low) this.log.scrollTop = this.log.scrollHeight;
+      const { content, reasoning_content: thought } = choice.delta;
+      seen.text += content ?? "";
+      this.grow(() => {
+        if (thought) turn.think(thought);
+        if (content) turn.text.append(content);
+      });
     }
     throw new Failure("The connection ended before the answer did; it may be cut short.", "Broken stream");
   }

@@ -45,7 +45,7 @@ function quantile(share, counts) {
   return low;
 }
 
-const WINDOW = 10_000, FORGET = 60_000;
+const WINDOW = 10_000, FRESH = 15_000, FORGET = 60_000;
 
 class Replicas {
   constructor() { this.known = new Map(); }
@@ -61,9 +61,17 @@ class Replicas {
     for (const [other, told] of this.known) if (now - told.at(-1).now > FORGET) this.known.delete(other);
   }
 
-  get latest() { return [...this.known.values()].map((history) => history.at(-1).samples); }
+  /* Return what each process told last; of what goes up and down only where that is fresh. */
+  latest(fresh) {
+    const after = performance.now() - (fresh ? FRESH : Infinity);
+    return [...this.known.values()].map((history) => history.at(-1)).filter((told) => told.now >= after);
+  }
 
-  total(name, model) { return this.latest.reduce((all, samples) => all + sum(samples, name, model), 0); }
+  total(name, model, fresh = false) {
+    return this.latest(fresh).reduce((all, told) => all + sum(told.samples, name, model), 0);
+  }
+
+  gauge(name, model) { return this.total(name, model, true); }
 
   /* Return generated tokens per second of one process, over the last seconds. A stream's tokens are counted as they
      come, those of whole answers when they end. */

@@ -47,6 +47,12 @@ async function lookMetrics() {
   if (response.ok) replicas.add(parseMetrics(await response.text()), performance.now());
 }
 
+/* Ask as often as there are replicas, at once: whoever shares requests out shares these out as well. */
+async function lookReplicas() {
+  const times = Math.min(4, Math.max(1, replicas.known.size));
+  await Promise.all(Array.from({ length: times }, lookMetrics));
+}
+
 async function lookModels(now) {
   if (now - page.modelsAsked < MODELS_PERIOD) return;
   page.modelsAsked = now;
@@ -71,10 +77,11 @@ function showModels() {
   fill("models", page.models.map((model) => {
     if (model.parent) return row([model.id, "adapter", "", "", "", "", ""], "adapter");
     const told = page.metrics && page.ready.topology !== "gateway";
-    const of = (name) => (told || (page.metrics && name === "requests_total") ? count.format(replicas.total(name, model.id)) : "–");
+    const of = (name, how = "total") =>
+      told || (page.metrics && name === "requests_total") ? count.format(replicas[how](name, model.id)) : "–";
     const state = page.ready.models?.[model.id];
-    return row([model.id, state === undefined ? "–" : state ? "ready" : "starting", of("engine_running"),
-      of("engine_waiting"), of("requests_total"), of("prompt_tokens_total"), of("completion_tokens_total")]);
+    return row([model.id, state === undefined ? "–" : state ? "ready" : "starting", of("engine_running", "gauge"),
+      of("engine_waiting", "gauge"), of("requests_total"), of("prompt_tokens_total"), of("completion_tokens_total")]);
   }));
 }
 
@@ -83,11 +90,11 @@ function showLoad() {
   const told = page.ready.topology !== "gateway"; // it relays bytes: tokens and times are known to its replicas alone
   byId("load-note").textContent = told ? "" : "The gateway counts requests. Tokens and times are told by the replicas' own metrics.";
   document.querySelector("figure").hidden = !told;
-  const inFlight = Math.max(0, replicas.total("requests_in_flight") - replicas.known.size); // without our own question
+  const inFlight = Math.max(0, replicas.gauge("requests_in_flight") - replicas.latest(true).length); // without our own question
   const tiles = [["In flight", count.format(inFlight)]];
   if (told) tiles.push(
-    ["Running", count.format(replicas.total("engine_running"))],
-    ["Waiting", count.format(replicas.total("engine_waiting"))],
+    ["Running", count.format(replicas.gauge("engine_running"))],
+    ["Waiting", count.format(replicas.gauge("engine_waiting"))],
     ["Tokens/s", count.format(rate)],
     ["First token, median", seconds(replicas.quantile(0.5, "time_to_first_token_seconds"))],
     ["First token, p95", seconds(replicas.quantile(0.95, "time_to_first_token_seconds"))],
@@ -106,7 +113,9 @@ function showLoad() {
   });
   page.spark = [...page.spark, rate].slice(-SPARK);
   const top = Math.max(1, ...page.spark);
-  const points = page.spark.map((value, index) => `${(index * 120) / (SPARK - 1)},${(31 - (29 * value) / top).toFixed(1)}`);
+  const left = SPARK - page.spark.length; // the newest is at the right
+  const points = page.spark.map((value, index) =>
+    `${(((left + index) * 120) / (SPARK - 1)).toFixed(1)},${(31 - (29 * value) / top).toFixed(1)}`);
   byId("spark").firstElementChild.setAttribute("points", points.join(" "));
   byId("spark-note").textContent = `tokens per second, the last two minutes; at most ${count.format(Math.max(...page.spark))}`;
 }
@@ -124,7 +133,7 @@ function showReplicas(now) {
 async function look() {
   if (!document.hidden) {
     const now = performance.now();
-    await Promise.all([lookReady(), lookMetrics(), lookModels(now)]);
+    await Promise.all([lookReady(), lookReplicas(), lookModels(now)]);
     showModels();
     if (page.metrics) {
       showLoad();
