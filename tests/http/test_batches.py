@@ -364,6 +364,23 @@ def test_a_dead_engine_is_waited_for_and_no_line_fails(tmp_path, monkeypatch, re
         assert (done.status, done.request_counts.completed, done.error_file_id) == ("completed", 2, None)
 
 
+def test_a_server_that_stops_because_its_engine_died_warns_the_next_one(tmp_path):
+    model = FakeModel("m", refuse=EngineDead("it died", retry_after=0.01))
+    with serving([model], tmp_path, retries=1000) as (_, client):
+        batch = begin(client, [line(f"r{number}") for number in range(40)])
+        end = time.monotonic() + 20
+        while not model.requests:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert BatchFolder(tmp_path / "everybody" / "batches" / batch.id).read()[1].wary
+    model = FakeModel("m", delay=0.01)
+    with serving([model], tmp_path, lines_in_flight=8) as (_, client):
+        assert wait(client, batch).request_counts.completed == 40
+    asked = [int(request.request_id.split("-")[2]) for request in model.requests]
+    assert asked[:8] == list(range(1, 9)), "those that it may have died of, one by one"
+    assert model.peak == 8
+
+
 def test_a_line_that_kills_the_engine_is_set_apart(tmp_path, monkeypatch):
     monkeypatch.setattr("trunnion_http.batches.keeper._AGAIN", 0.0)
     model = FakeModel("m")

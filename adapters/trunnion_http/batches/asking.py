@@ -31,12 +31,13 @@ _MOST_TRIES: Final = 3
 """Owners that may die on one line before it is set apart."""
 
 
-class _Message(msgspec.Struct):
+class _Told(msgspec.Struct):
     message: str = ""
+    code: str = ""
 
 
 class _Failure(msgspec.Struct):
-    error: _Message
+    error: _Told
 
 
 _failure: Final = msgspec.json.Decoder(_Failure).decode
@@ -146,12 +147,14 @@ class LineAsker:
             reply = await ask(self._app, line, request_id, inside)
             if not reply.retryable:
                 break
+            if reply.status in _DOWN and _told(reply).code == "engine_dead":
+                self._state.wary = True  # whatever comes of it here: the next owner must know
             if reply.status != _FULL and (attempt >= self._settings.retries or self._app.draining):
                 break
             attempt += 1
             await asyncio.sleep(min(_LONGEST_WAIT, reply.retry_after or 0.5 * 2 ** min(attempt, 8)))
         if reply.status in _DOWN:
-            raise EngineDead(f"line {line.number} of {self._state.id} got {reply.status}: {_said(reply)}")
+            raise EngineDead(f"line {line.number} of {self._state.id} got {reply.status}: {_told(reply).message}")
         written = result_line(line, reply.status, reply.body, request_id)
         if reply.status == _OK:
             self._results.add("results", written)
@@ -161,8 +164,8 @@ class LineAsker:
             self._state.failed += 1
 
 
-def _said(reply: Reply) -> str:
+def _told(reply: Reply) -> _Told:
     try:
-        return _failure(reply.body).error.message
+        return _failure(reply.body).error
     except msgspec.DecodeError:
-        return ""
+        return _Told()

@@ -108,9 +108,10 @@ class BatchRun:
         if ending is None:
             try:
                 ending = await self._answer()
-            except EngineDead:
-                state.wary = state.wary or not self._app.draining
-                await self._save()
+            except (EngineDead, asyncio.CancelledError) as error:
+                state.wary = state.wary or (isinstance(error, EngineDead) and not self._app.draining)
+                if state.wary:
+                    await self._save()
                 raise
             if ending is None:  # it drains: what was in flight has ended, the next owner goes on
                 return
