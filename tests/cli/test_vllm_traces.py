@@ -28,7 +28,7 @@ def test_spans_of_vllm_lie_below_ours(cli):
         process = cli.start(
             "serve", trunnion_demo.model_path(), "--engine", "vllm", "--name", "demo", "--port", "0",
             "--set", "enforce_eager=true", "--set", "max_model_len=512",
-            "--set", f"otlp_traces_endpoint={collector.url}/v1/traces", env=ENV,
+            "--set", f"engine_kwargs.otlp_traces_endpoint={collector.url}/v1/traces", env=ENV,
         )  # fmt: skip
         url = wait_for_line(process.stderr, "Ctrl-C stops it").rpartition("ready: ")[2].partition(" at ")[2].split()[0]
         body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 5}
