@@ -333,6 +333,33 @@ def test_lines_run_at_their_own_priority_and_time(tmp_path):
     assert model.last.deadline is not None
 
 
+@pytest.mark.parametrize("priority", [0, 1])
+def test_a_request_overtakes_lines_that_wait(tmp_path, priority):
+    """Where the engine has priorities; with that of requests, lines are as good as they."""
+    directory = ModelDirectory()
+
+    @contextlib.asynccontextmanager
+    async def lifespan():
+        spec = trunnion.engine_spec("sim", "sim", {"slots": 1, "tpot": 0.1, "default_max_tokens": 2})
+        async with trunnion.open_pipeline(spec) as pipeline:
+            directory.add(PipelineModel("m", pipeline))
+            yield
+
+    batches = BatchSettings(folder=str(tmp_path), lines_in_flight=12, priority=priority)
+    app = create_app(directory, HTTPSettings(batches=batches), lifespan=lifespan)
+    with RunningServer(app) as server, client_of(server) as client:
+        batch = begin(client, [line(f"r{number}") for number in range(100)])
+        wait(client, batch, lambda seen: seen.request_counts.completed > 0)
+
+        def answered():
+            return app.metrics._requests["m", f"batch:{CHAT}", 200]
+
+        before = answered()
+        client.chat.completions.create(**BODIES[CHAT])
+        overtaken = answered() - before
+    assert overtaken <= 4 if priority else overtaken >= 9
+
+
 def test_a_full_queue_is_waited_for(tmp_path):
     model = FakeModel("m", refuse=Overloaded("full", retry_after=0.05))
     with serving([model], tmp_path, retries=0) as (_, client):

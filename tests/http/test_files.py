@@ -1,5 +1,7 @@
 """Files: kept for their owner alone, streamed in and out, never a path of the caller's making."""
 
+import json
+import os
 import socket
 import time
 
@@ -220,6 +222,22 @@ def test_a_client_that_leaves_leaves_nothing(server, served):
     while list(served[2].glob("everybody/files/*.part")):
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_download_ends_when_its_client_leaves(server, client, served):
+    made = upload(client, b"x")
+    folder, size = served[2] / "everybody" / "files", 1 << 40  # more than can be read while a test waits
+    os.truncate(folder / f"{made.id}.bin", size)
+    meta = folder / f"{made.id}.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "bytes": size}))
+    with httpx.stream("GET", f"{server.url}/v1/files/{made.id}/content") as response:
+        assert next(response.iter_bytes())[:1] == b"x"
+        assert server.app.metrics.in_flight == 1
+    end = time.monotonic() + 20
+    while server.app.metrics.in_flight:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    client.files.delete(made.id)
 
 
 def test_a_slow_client_is_told(tmp_path):

@@ -73,10 +73,11 @@ async def get_file(app: App, keeper: Keeper, call: Call, file_id: str) -> None: 
     await call.answer(encode(meta.public()))
 
 
-async def file_content(app: App, keeper: Keeper, call: Call, file_id: str) -> None:  # noqa: ARG001
+async def file_content(app: App, keeper: Keeper, call: Call, file_id: str) -> None:
     """Answer ``GET /v1/files/{id}/content``, piece by piece."""
     meta, file = await asyncio.to_thread(keeper.files(owner_of(call)).open, file_id)
     with file:
+        call.watch(app.watch)
         call.started, call.status = True, 200
         headers = [
             (b"content-type", b"application/octet-stream"),
