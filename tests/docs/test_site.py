@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
+import jsonschema
 import pytest
 from trunnion_docs import blocks, commands, pages, settings
 
@@ -45,6 +47,13 @@ def test_every_page_is_in_the_site(site: Path) -> None:
         name = source.relative_to(DOCS).with_suffix("")
         assert (site / name / "index.html").exists() or name.name == "index"
     assert (site / "index.html").exists()
+
+
+@pytest.mark.slow
+def test_the_schema_of_config_files_is_in_the_site(site: Path) -> None:
+    schema = json.loads((site / "serve.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert {"AppConfig", "ModelConfig", "sim.config"} <= set(schema["$defs"])
 
 
 _FILLED = re.compile(r"<!-- fill |^::: ", re.MULTILINE)

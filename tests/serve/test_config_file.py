@@ -220,6 +220,21 @@ def test_a_program_that_is_nowhere_is_told(write, problems, monkeypatch):
     assert read_config_file(write({"applications": [own]}))
 
 
+@pytest.mark.parametrize("setting", ["api_keys_env", "admin_keys_env"])
+def test_variables_that_should_hold_keys_are_missed(write, problems, monkeypatch, setting):
+    monkeypatch.delenv("NO_SUCH_KEYS", raising=False)
+    given = app(sim(), http={setting: "NO_SUCH_KEYS"})
+    (line,) = problems(given)
+    assert f"applications[0].args.http.{setting}: the environment variable NO_SUCH_KEYS is not set" in line
+    assert read_config_file(write(given), engines=False)
+    given["applications"][0]["runtime_env"] = {"env_vars": {"NO_SUCH_KEYS": "x"}}
+    assert read_config_file(write(given))
+    assert read_config_file(write(app(sim(env_vars={"NO_SUCH_KEYS": "x"}), http={setting: "NO_SUCH_KEYS"})))
+    del given["applications"][0]["runtime_env"]
+    monkeypatch.setenv("NO_SUCH_KEYS", "x")
+    assert read_config_file(write(given))
+
+
 def test_rays_own_words_for_models_are_checked_too(write, problems):
     config = {"model_loading_config": {"model_id": "m"}, "llm_engine": "sim"}
     given = {"applications": [{**APP, "args": {"llm_configs": [config]}}]}

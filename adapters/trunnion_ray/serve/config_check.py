@@ -52,6 +52,8 @@ def check_application(
     found: list[Problem] = []
     for index, model in enumerate(config.models):
         found += _model(model, (*place, "models", index), registry, elsewhere=elsewhere)
+    if engines:
+        found += _keys(config, given, (*place, "http"))
     yield from found
     if not found and not elsewhere and engines and not _chosen_there(config):
         yield from _built(lambda: build_application(config), place)
@@ -81,6 +83,17 @@ def _brings_code(given: Mapping[str, Any]) -> bool:
 def _chosen_there(config: AppConfig) -> bool:
     """Tell whether an engine is left to be chosen for the machines of a cluster that is not this one."""
     return bool(os.environ.get("RAY_ADDRESS")) and any(model.engine == AUTO for model in config.models)
+
+
+def _keys(config: AppConfig, given: Mapping[str, Any], place: Place) -> Iterator[Problem]:
+    """Yield variables that should hold keys and are not set, where replicas get this process's environment."""
+    environment = given.get("runtime_env")
+    variables = environment.get("env_vars") if isinstance(environment, Mapping) else None
+    known = {*os.environ, *(variables or {}), *(name for model in config.models for name in model.env_vars)}
+    for setting in ("api_keys_env", "admin_keys_env"):
+        name = getattr(config.http, setting)
+        if name is not None and name not in known and not os.environ.get("RAY_ADDRESS"):
+            yield Problem((*place, setting), f"the environment variable {name} is not set; it holds the keys")
 
 
 def _model(model: ModelConfig, place: Place, registry: Registry, *, elsewhere: bool) -> Iterator[Problem]:

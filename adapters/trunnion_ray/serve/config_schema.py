@@ -36,6 +36,8 @@ def config_schema(engines: Iterable[EnginePlugin] = ()) -> dict[str, Any]:
     for name, definition in {**ours.pop("$defs"), "AppConfig": ours}.items():
         definitions[f"Trunnion.{name}" if name in definitions else name] = definition
     mirrored = _made(LLMServingArgs)
+    entries = mirrored["properties"]["llm_configs"]  # texts: YAML, or files that hold it
+    entries["items"] = {"anyOf": [entries["items"], {"type": "string"}]}
     for name, definition in {**mirrored.pop("$defs"), "LLMServingArgs": mirrored}.items():
         definitions.setdefault(name, definition)
     definitions["ServeApplicationSchema"]["allOf"] = [

@@ -31,7 +31,8 @@ _STATES: Final[dict[str, State]] = {
 _START_ONLY: Final = ("proxy_location", "grpc_options", "logging_config", "tracing_config", "controller_options")
 """What a file may say besides ``http_options`` and the applications, and a running Serve does not take."""
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
-_RAISED: Final = re.compile(r"^(?:\w+\.)*(?P<error>\w*(?:Error|Exception|[a-z]))(?:\([^)]*\))?: (?P<said>.+)$")
+_RAISED: Final = re.compile(r"[A-Za-z_][\w.]*(?:\([\w.]+\))?: \S")
+_OURS: Final = re.compile(r"trunnion\.errors\.\w+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,6 @@ def short_reason(message: str) -> str:
     """Return what matters of Serve's messages, which hold whole tracebacks: the error that was raised last."""
     lines = [line.strip() for line in _COLOURS.sub("", message).splitlines() if line.strip()]
     for line in reversed(lines):
-        found = _RAISED.match(line)
-        if found and not line.startswith(("File ", "ray::")):
-            return line.rpartition(f"{found['error']}: ")[2] if "trunnion.errors." in line else line
+        if _RAISED.match(line) and not line.startswith("ray::"):
+            return _OURS.split(line)[-1]
     return lines[0] if lines else ""
