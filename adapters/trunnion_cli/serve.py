@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .assignments import parse_assignments
 from .interrupts import run_async
 from .options import (
     Adapters,
@@ -17,8 +18,10 @@ from .options import (
     Settings,
     Verbose,
     absolute,
-    build_spec,
+    adapter_paths,
     hook_settings,
+    lora_settings,
+    make_spec,
     media_policy,
 )
 
@@ -43,6 +46,17 @@ def serve(
     engine: Engine = None,
     settings: Settings = None,
     adapter: Adapters = None,
+    adapter_folder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder or URI whose subfolders are LoRA adapters, loaded when first asked for; repeatable.",
+        ),
+    ] = None,
+    max_loras: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Adapters the engine holds at once; the least recently used makes room."),
+    ] = None,
     hook: Hooks = None,
     media: Media = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
@@ -54,16 +68,24 @@ def serve(
         str | None,
         typer.Option(metavar="VARIABLE", help="Environment variable with the accepted API keys, comma separated."),
     ] = None,
+    api_keys_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="File with further API keys, one a line, as KEY or NAME: KEY.")
+    ] = None,
+    admin_keys_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE",
+            help="The same for keys that may also load adapters, put engines to sleep and forget caches.",
+        ),
+    ] = None,
+    admin_keys_file: Annotated[str | None, typer.Option(metavar="FILE", help="File with such keys.")] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin whose pages may call from a browser, or * for any; repeatable."),
+    ] = None,
     max_requests: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Requests inside a process at once; more get 429 and Retry-After."),
-    ] = None,
-    batch_folder: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder for /v1/files and /v1/batches, which are off without one; --ray: a shared one.",
-        ),
     ] = None,
     log_requests: Annotated[
         LogFormat | None,
@@ -80,6 +102,13 @@ def serve(
         ),
     ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Answer GET / with a page.")] = True,
+    batch_folder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for /v1/files and /v1/batches, which are off without one; --ray: a shared one.",
+        ),
+    ] = None,
     drain: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Time for requests in flight once stopped.")
     ] = 5.0,
@@ -98,16 +127,23 @@ def serve(
         else:
             serve_file(str(model), context)
         return
+    from trunnion.adapter_setting import lazily
     from trunnion_http import BatchSettings, HTTPSettings
 
     if replicas != 1 and not ray:
         raise typer.BadParameter("--replicas needs --ray")
-    spec = build_spec(engine, model, settings, adapter)
+    lora = lora_settings(adapter_folder, max_loras)
+    declared, later = lazily(adapter_paths(adapter or ()), lora)
+    spec = make_spec(engine, model, parse_assignments("--set", settings or ()), declared, lora=lora)
     hooks, policy = hook_settings(hook), media_policy(media)
     served = name or served_name(spec)
     batches = None if batch_folder is None else BatchSettings(folder=absolute(batch_folder))
     http = HTTPSettings(
         api_keys_env=api_keys_env,
+        api_keys_file=api_keys_file,
+        admin_keys_env=admin_keys_env,
+        admin_keys_file=admin_keys_file,
+        cors_origins=tuple(cors_origin or ()),
         max_requests=max_requests,
         log_requests=log_requests is not None,
         log_format="text" if log_requests is LogFormat.TEXT else "json",
@@ -123,6 +159,8 @@ def serve(
                 spec,
                 served,
                 http,
+                lora=lora,
+                adapters=later,
                 hooks=hooks,
                 media=policy,
                 host=host,
@@ -139,6 +177,8 @@ def serve(
                 spec,
                 served,
                 http,
+                lora=lora,
+                adapters=later,
                 hooks=hooks,
                 media=policy,
                 host=host,

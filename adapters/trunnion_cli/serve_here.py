@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from trunnion import EngineSpec, MediaPolicy
+from trunnion.adapter_library import AdapterLibrary
+from trunnion.adapter_setting import LoraSettings
 from trunnion.errors import ConfigError
 from trunnion_http import HTTPServer, HTTPSettings, PipelineModel, create_app, make_server
 from trunnion_http.otel import flush_traces, trace_export
@@ -19,6 +21,8 @@ from .console import claim_stdout, say
 from .interrupts import Interrupts
 from .starting import opened
 
+_NAMED: Final = 8
+"""Adapters that are named when it is ready."""
 _LAST_WORDS: Final = 2.0
 """Seconds in which streams that are cut short get their error event."""
 
@@ -28,6 +32,8 @@ async def serve_here(
     name: str,
     http: HTTPSettings,
     *,
+    lora: LoraSettings,
+    adapters: Mapping[str, str],
     hooks: Mapping[str, Any],
     media: MediaPolicy,
     host: str,
@@ -50,7 +56,11 @@ async def serve_here(
         async with opened(spec, hooks=hooks, media=media) as pipeline:
             if export is not None:
                 export.start()
-            app = create_app([PipelineModel(name, pipeline)], http)
+            library = AdapterLibrary(pipeline, lora, adapters) if lora.in_use else None
+            if library is not None:
+                await library.start()
+            served = PipelineModel(name, pipeline, library)
+            app = create_app([served], http)
             server = make_server(app, host=host, shutdown_timeout=drain + _LAST_WORDS)
 
             async def stop() -> None:
@@ -64,12 +74,14 @@ async def serve_here(
             server.on_stop = stop
             interrupts.action = lambda: None  # uvicorn takes the signals, and hands them on once it has drained
             announcing = asyncio.ensure_future(
-                _announce(server, listener, name, tuple(pipeline.info.adapters), page=http.page)
+                _announce(server, listener, name, tuple(served.adapters), page=http.page)
             )
             try:
                 await server.serve(sockets=[listener])
             finally:
                 announcing.cancel()
+                if library is not None:
+                    await library.close()
                 await asyncio.to_thread(flush_traces)
 
 
@@ -109,7 +121,8 @@ def announce(host: str, port: int, name: str, adapters: tuple[str, ...] = (), *,
     reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     url = f"http://{reach}:{port}/v1"
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})
-    also = f" and its adapters {', '.join(adapters)}" if adapters else ""
+    more = f" and {len(adapters) - _NAMED} more" if len(adapters) > _NAMED else ""
+    also = f" and its adapters {', '.join(adapters[:_NAMED])}{more}" if adapters else ""
     say(f"ready: {name}{also} at {url} (readiness: http://{reach}:{port}/ready)")
     say(f"try:   curl {url}/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}")
     if page:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from trunnion import EngineSpec, MediaPolicy
+from trunnion.adapter_setting import LoraSettings
 from trunnion.errors import ConfigError
 from trunnion_http import HTTPSettings
 
 from .console import say
 from .interrupts import Interrupts
+from .options import absolute
 from .ray_session import for_workers, ray_session
 from .serve_here import announce, bind
 from .state import STATE
@@ -23,6 +25,8 @@ async def serve_on_ray(
     name: str,
     http: HTTPSettings,
     *,
+    lora: LoraSettings,
+    adapters: Mapping[str, str],
     hooks: Mapping[str, Any],
     media: MediaPolicy,
     host: str,
@@ -58,6 +62,8 @@ async def serve_on_ray(
             engine=sent.engine,
             model=sent.model,
             config=dict(sent.config),
+            lora=lora,
+            adapters={name: absolute(path) for name, path in adapters.items()},
             hooks=dict(hooks),
             media=media,
             num_replicas=replicas,

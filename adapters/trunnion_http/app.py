@@ -15,16 +15,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from trunnion.errors import TrunnionError
+from trunnion.errors import PermissionDenied, TrunnionError
 
+from .administration import load_adapter, reset_prefix_cache, sleep, unload_adapter, wake
 from .anthropic.handlers import count_tokens, messages
-from .auth import KeyRing
+from .auth import key_ring
 from .batches.ask import INSIDE
 from .batches.keeper import Keeper
 from .batches.routing import serve_stored, stored_route
 from .call import Call, ClientGone, Scope, Send, path_of
 from .chat import chat_completions
 from .completions import completions
+from .cors import CrossOrigin
 from .disconnects import DisconnectWatch, Receive
 from .door import Door
 from .embeddings import embeddings
@@ -55,6 +57,11 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     "/v1/messages": ("POST", messages),
     "/v1/messages/count_tokens": ("POST", count_tokens),
     "/v1/responses": ("POST", responses),
+    "/v1/load_lora_adapter": ("POST", load_adapter),
+    "/v1/unload_lora_adapter": ("POST", unload_adapter),
+    "/sleep": ("POST", sleep),
+    "/wake_up": ("POST", wake),
+    "/reset_prefix_cache": ("POST", reset_prefix_cache),
     "/v1/models": ("GET", list_models),
     "/tokenize": ("POST", tokenize),
     "/detokenize": ("POST", detokenize),
@@ -66,6 +73,10 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
 }
 _OPEN: Final = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json"})
 """Paths that never ask for a key: probes and tools have none."""
+_ADMIN: Final = frozenset(
+    {"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up", "/reset_prefix_cache"}
+)
+"""Paths that change the engine for everybody, and ask for an administrator's key."""
 _MODEL: Final = "/v1/models/"
 _STORED: Final = ("/v1/files", "/v1/batches")
 _LONGEST_ID: Final = 128
@@ -91,7 +102,9 @@ class App:
         self.draining = False
         self.notes: dict[str, Any] = {}
         self._lifespan = lifespan
-        self._keys = None if settings.api_keys_env is None else KeyRing(settings.api_keys_env)
+        self._keys = key_ring(settings.api_keys_env, settings.api_keys_file, setting="api_keys")
+        self._admins = key_ring(settings.admin_keys_env, settings.admin_keys_file, setting="admin_keys")
+        self._cors = CrossOrigin(settings.cors_origins) if settings.cors_origins else None
         self.batches = None if settings.batches is None else Keeper(self, settings.batches)
         self.metrics = Metrics() if settings.metrics else None
         self._observer = Observer.of(settings)
@@ -181,12 +194,16 @@ class App:
         scope = call.scope
         path = path_of(scope)
         route = ROUTES.get(path) or ROUTES.get(path.rstrip("/"))
+        method: str = scope["method"]
         if route is None and path in ("", "/") and self.settings.page and wants_page(call):
             await answer_page(call)
             return
-        if self._keys is not None and path not in _OPEN and call.inside is None:
-            self._keys.check(call.headers)
-        method: str = scope["method"]
+        if self._cors is not None and self._cors.look(call):
+            await self._cors.answer(call)
+            return
+        admin = path.rstrip("/") in _ADMIN
+        if admin or path not in _OPEN:
+            self._admit(call, admin=admin)
         if route is None:
             if path.startswith(_STORED):
                 await serve_stored(self, call, path)
@@ -200,7 +217,7 @@ class App:
             raise method_not_allowed(method, path, allowed)
         if route is None:
             await get_model(self, call, path[len(_MODEL) :])
-        elif self._door is None or method != "POST" or call.inside is not None:
+        elif self._door is None or method != "POST" or admin or call.inside is not None:
             await route[1](self, call)
         else:
             entered = self._door.enter()
@@ -208,6 +225,30 @@ class App:
                 await route[1](self, call)
             finally:
                 self._door.leave(entered)
+
+    def _admit(self, call: Call, *, admin: bool) -> None:
+        """Find out whose key a request carries, where keys are asked for.
+
+        Raises:
+            AuthenticationFailed: It carries none, or a wrong one.
+            PermissionDenied: It carries no administrator's.
+        """
+        if call.inside is not None:
+            call.tenant = call.inside.tenant
+            return
+        chief = None if self._admins is None else self._admins.find(call.headers)
+        if chief is not None:
+            call.tenant = chief
+            return
+        if admin:
+            where = path_of(call.scope)
+            if self._admins is None:
+                raise PermissionDenied(f"{where} needs an administrator's key, and there is none here: admin_keys_env")
+            if self._keys is None or self._keys.find(call.headers) is None:
+                self._admins.check(call.headers)
+            raise PermissionDenied(f"{where} needs an administrator's key")
+        if self._keys is not None:
+            call.tenant = self._keys.check(call.headers)
 
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         if error.http_status >= 500:  # noqa: PLR2004 - HTTP's server errors
@@ -269,7 +310,7 @@ def create_app(
             request and left after the last, on the server's loop: the place to open pipelines.
 
     Raises:
-        ConfigError: Two models have one name, or ``api_keys_env`` names a variable without keys.
+        ConfigError: Two models have one name, or a setting names a variable or a file without keys.
     """
     directory = models if isinstance(models, ModelDirectory) else ModelDirectory(models)
     return App(directory, settings or HTTPSettings(), lifespan)

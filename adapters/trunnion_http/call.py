@@ -202,7 +202,8 @@ class Call:
         lines = error_headers(error)
         if is_anthropic(path_of(self.scope)):
             body = encode_anthropic_error(error, self.request_id)
-            self.also = [(b"request-id", self.request_id.encode())] if self.request_id else []
+            if self.request_id and not any(name == b"request-id" for name, _ in self.also):
+                self.also = [*self.also, (b"request-id", self.request_id.encode())]
         else:
             body = encode_error(error)
         await self.answer(body, status=error.http_status, headers=lines + (headers or []))

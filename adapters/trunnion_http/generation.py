@@ -109,6 +109,7 @@ def compose(
         priority=call.priority if priority is None else priority,
         deadline=None if timeout is None else time.time() + timeout,
         session=session,
+        tenant=call.tenant,
         cache_salt=cache_salt,
         trace=trace,
         extra=extra,

@@ -77,7 +77,22 @@ class HTTPSettings(PluginConfig):
     )
     api_keys_env: str | None = Field(
         default=None,
-        description="Name of the environment variable that holds the API keys, comma separated; None asks for no key.",
+        description="Name of the environment variable that holds the API keys, comma separated, each as KEY or "
+        "NAME: KEY; None asks for no key.",
+    )
+    api_keys_file: str | None = Field(
+        default=None, description="File with further API keys, one a line, as KEY or NAME: KEY; # begins a remark."
+    )
+    admin_keys_env: str | None = Field(
+        default=None,
+        description="The same for keys that may also load adapters, put engines to sleep and forget caches; without "
+        "any nobody may.",
+    )
+    admin_keys_file: str | None = Field(default=None, description="File with such keys.")
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Origins whose pages may call from a browser, such as https://app.example.com, or * for any. Empty "
+        "for none.",
     )
     batches: BatchSettings | None = Field(
         default=None, description="Keep files and batches; None answers that they are switched off."

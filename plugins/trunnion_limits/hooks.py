@@ -76,11 +76,11 @@ class RateLimits:
         held = self._buckets.get(name)
         if held is None:
             limits: KeyLimits = self._config.keys.get(name, self._config)
-            held = tuple(  # type: ignore[assignment]
-                None if limit is None else _Bucket(limit, now)
-                for limit in (limits.requests_per_minute, limits.tokens_per_minute)
+            requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
+            held = (
+                None if requests is None else _Bucket(requests, now),
+                None if tokens is None else _Bucket(tokens, now),
             )
-            assert held is not None
             self._buckets[name] = held
             if len(self._buckets) > _KEYS:
                 self._buckets.popitem(last=False)

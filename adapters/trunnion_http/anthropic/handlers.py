@@ -46,7 +46,7 @@ async def messages(app: App, call: Call) -> None:
             output_format=asked.output_format,
         )
         message_id = call.named(f"msg_{public_id}")
-        call.also = [(b"request-id", call.request_id.encode())]
+        call.also = [*call.also, (b"request-id", call.request_id.encode())]
         call.watch(app.watch)
         events = handle.generate(request)
         if body.stream:
@@ -64,7 +64,7 @@ async def count_tokens(app: App, call: Call) -> None:
     body = decode_count(await call.body(app.settings))
     handle, _ = app.find(call, body.model)
     asked = read(body)
-    call.also = [(b"request-id", call.request_id.encode())]
+    call.also = [*call.also, (b"request-id", call.request_id.encode())]
     call.watch(app.watch)
     with client_names(asked.names):
         tokens = await count(handle, _counted(asked))

@@ -82,12 +82,6 @@ def _kill(actors: set[Any]) -> None:
             ray.kill(actor)
 
 
-def can_grow() -> bool:
-    """Tell whether the cluster may get further nodes: not so if this process started Ray for itself."""
-    node = getattr(ray._private.worker, "_global_node", None)  # noqa: SLF001
-    return not getattr(node, "head", False)
-
-
 def known_rows(dataset: Dataset) -> int | None:
     """Return the rows of a dataset where Ray knows them without running it, else None."""
     count = getattr(dataset, "_meta_count", None)

@@ -12,8 +12,8 @@ import ray
 
 from trunnion import PipelineSpec, Resources, get_registry
 from trunnion.errors import ConfigError
+from trunnion_ray._ray_private import can_grow
 
-from ._ray_private import can_grow
 from .config import ProcessorConfig
 
 logger = logging.getLogger("trunnion.data")

@@ -109,3 +109,10 @@ def rebind(app: Any, cls: Any) -> Any:
     """Return an application of the same deployment and arguments, with another class."""
     deployment = app._bound_deployment  # noqa: SLF001
     return deployment.options(func_or_class=cls).bind(*deployment.init_args, **deployment.init_kwargs)
+
+
+def node_resources() -> list[dict[str, float]]:
+    """Return what each living node has in all; empty where this process is not connected to Ray."""
+    if not ray.is_initialized():
+        return []
+    return [{**node["Resources"]} for node in ray.nodes() if node["Alive"]]

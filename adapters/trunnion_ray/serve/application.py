@@ -18,10 +18,11 @@ from trunnion_http import HTTPSettings
 
 from .config import GatewayConfig, ModelConfig, Topology
 from .gateway import Gateway
-from .options import adapter_names, deployment_name, deployment_options, pipeline_spec
+from .options import adapter_names, deployment_name, deployment_options, pipeline_spec, placement
 from .order_desk import OrderDesk
 from .remote_model import ModelCard
 from .replica import ModelReplica, ReplicaSpec
+from .room import check_room
 from .routing import request_router_config
 
 
@@ -50,6 +51,7 @@ def build_application(config: AppConfig) -> Application:
     if topology in ("direct", "proxy") and len(names) > 1:
         msg = f"the {topology} topology serves one model per application, not {len(names)}; use 'gateway'"
         raise ConfigError(msg, param="topology")
+    check_room({model.name: placement(model, pipeline_spec(model)) for model in config.models})
     if topology == "gateway" or len(names) > 1:
         return gateway_application(
             [(card_of(model), model_application(model, config.http)) for model in config.models],
@@ -67,7 +69,8 @@ def card_of(config: ModelConfig) -> ModelCard:
     """Return what the gateway must know of a model."""
     lazy = lazily(config.adapters, config.lora)[1]
     adapters = (*adapter_names(pipeline_spec(config)), *lazy)
-    return ModelCard(name=config.name, adapters=adapters, changing=config.lora.in_use)
+    sleeps = config.autoscaling is not None and config.autoscaling.min_replicas == 0
+    return ModelCard(name=config.name, adapters=adapters, changing=config.lora.in_use, sleeps=sleeps)
 
 
 def model_application(
@@ -101,6 +104,8 @@ def model_application(
         lora=config.lora,
         adapters=lazily(config.adapters, config.lora)[1],
         http=_own_http(http, ingress=ingress),
+        canary_period=config.canary_period_s,
+        canary_timeout=config.canary_timeout_s,
         topology=topology if ingress else "gateway",
     )
     cls: Any = serve.ingress()(ModelReplica) if ingress else ModelReplica
@@ -164,7 +169,7 @@ def gateway_application(
         merged.pop("num_replicas")
     cls: Any = serve.ingress()(Gateway)
     cards, apps = [card for card, _ in models], [app for _, app in models]
-    return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings())
+    return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings(), gateway.retries)
 
 
 def read_models(models: Sequence[ModelConfig | Mapping[str, Any]]) -> tuple[ModelConfig, ...]:

@@ -98,7 +98,7 @@ class ComposedModel:
         tally: list[Usage] = []
         voices = {model.name: Voice(model, tally) for model in self._models}
         reason: FinishReason = "stop"
-        pieces = self._program(request, voices)
+        pieces: AsyncIterator[Any] = self._program(request, voices)
         try:
             async for piece in pieces:
                 if isinstance(piece, str):

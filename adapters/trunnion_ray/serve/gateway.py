@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import MutableMapping, Sequence
@@ -11,15 +10,18 @@ from typing import Any, Final
 
 import msgspec
 
-from trunnion.errors import InvalidArgument, TrunnionError
+from trunnion.errors import InvalidArgument, ModelNotFound, TrunnionError
 from trunnion_http import App, HTTPSettings, ModelDirectory, create_app
 from trunnion_http.account import Account
+from trunnion_http.anthropic.errors import is_anthropic
+from trunnion_http.anthropic.frames import error_event
 from trunnion_http.call import Call, ClientGone
 from trunnion_http.request_log import fields, log_request
 
 from .errors import unwrap
 from .logs import log_to_stderr
-from .relay import Head, RelayedRequest, Response, RouteHints
+from .passing import send_on
+from .relay import RelayedRequest, RouteHints
 from .remote_model import ModelCard, RemoteModel
 from .topology import describe_gateway
 
@@ -42,13 +44,20 @@ RELAYED: Final = frozenset(
         "/v1/responses",
         "/tokenize",
         "/detokenize",
+        "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
+        "/sleep",
+        "/wake_up",
+        "/reset_prefix_cache",
     }
 )
 """Paths whose requests go to the model's replica."""
-_BODY: Final = "http.response.body"
+_UNLOAD: Final = "/v1/unload_lora_adapter"
+_AGAIN: Final = 0.5
+"""Seconds after which the models are asked again for their adapters."""
+_NOTHING: Final = b"{}"
 _PREFIX_BYTES: Final = 16_384
 """Bytes of the prompt that a router may look at."""
-_LEARN_PERIOD: Final = 0.5
 
 
 class _Peek(msgspec.Struct):
@@ -59,6 +68,7 @@ class _Peek(msgspec.Struct):
     messages: msgspec.Raw = msgspec.Raw(b"")
     prompt: msgspec.Raw = msgspec.Raw(b"")
     input: msgspec.Raw = msgspec.Raw(b"")
+    lora_name: str | None = None
     prompt_cache_key: str | None = None
 
 
@@ -68,9 +78,10 @@ _peek = msgspec.json.Decoder(_Peek).decode
 class GatewayApp:
     """Answer the small GETs itself, and relay the rest."""
 
-    def __init__(self, models: Sequence[RemoteModel], settings: HTTPSettings) -> None:
+    def __init__(self, models: Sequence[RemoteModel], settings: HTTPSettings, retries: int = 0) -> None:
         self._models = ModelDirectory(models)
         self._settings = settings
+        self._retries = retries
         self.app: App = create_app(self._models, settings)
         self.app.notes.update(describe_gateway())
 
@@ -92,6 +103,8 @@ class GatewayApp:
         if scope["method"] == "POST" and path.rstrip("/") in RELAYED:
             await self._relay(Call(scope, receive, sending, dict(scope["headers"])), path)
         else:
+            if path.startswith("/v1/models"):
+                await self._look(_AGAIN)
             await self.app(scope, receive, sending)
 
     async def _relay(self, call: Call, path: str) -> None:
@@ -101,12 +114,7 @@ class GatewayApp:
         if metrics is not None:
             metrics.begin(call)
         try:
-            model, request, streaming = self._read(call, path, await call.body(self._settings))
-            call.watch(self.app.watch)
-            if streaming:
-                await _pass_stream(call, model, request)
-            else:
-                await _pass_whole(call, model, request)
+            await self._send(call, path)
         except ClientGone:
             gone = True
         except asyncio.CancelledError:
@@ -125,6 +133,19 @@ class GatewayApp:
             if metrics is not None:
                 metrics.end(call, path.rstrip("/"), gone=gone)
 
+    async def _send(self, call: Call, path: str) -> None:
+        body = await call.body(self._settings)
+        try:
+            model, request, streaming = self._read(call, path, body)
+        except ModelNotFound:
+            if not await self._look(_AGAIN):
+                raise
+            model, request, streaming = self._read(call, path, body)  # perhaps an adapter that is new
+        call.watch(self.app.watch)
+        if is_anthropic(path):
+            call.error_frame = lambda error: error_event(error, call.request_id)
+        await send_on(call, model, request, streaming=streaming, retries=self._retries)
+
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         """Answer with an error of our own. The replica logs what it answers; of this it knows nothing."""
         await call.fail(error)
@@ -133,14 +154,21 @@ class GatewayApp:
             account.error = error
             log_request(fields(call, account, gone=False), self._settings.log_format)
 
+    async def _look(self, within: float) -> bool:
+        """Ask the models whose adapters come and go which they have; return whether there are such models."""
+        changing = [model for _, model in self._models if isinstance(model, RemoteModel) and model.card.changing]
+        await asyncio.gather(*(model.look(within=within) for model in changing))
+        return bool(changing)
+
     def _read(self, call: Call, path: str, body: bytes) -> tuple[RemoteModel, RelayedRequest, bool]:
         try:
-            peek = _peek(body)
+            peek = _peek(body or _NOTHING)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"the request body is not what {path} takes: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"the request body is not valid JSON: {error}") from error
-        handle, adapter = self._models.resolve(peek.model)
+        name = peek.lora_name if path == _UNLOAD and peek.model is None else peek.model
+        handle, adapter = self._models.resolve(name)
         assert isinstance(handle, RemoteModel)
         call.model = handle.name
         session = peek.prompt_cache_key
@@ -164,48 +192,17 @@ class GatewayApp:
         return handle, request, bool(peek.stream)
 
 
-async def _pass_whole(call: Call, model: RemoteModel, request: RelayedRequest) -> None:
-    answer = model.whole.relay.remote(request)
-    try:
-        response: Response = await answer
-    except asyncio.CancelledError:
-        answer.cancel()
-        raise
-    call.started = call.finished = True
-    head = response.head
-    call.status = head.status
-    await call.send({"type": "http.response.start", "status": head.status, "headers": head.headers})
-    await call.send({"type": _BODY, "body": response.body, "more_body": False})
-
-
-async def _pass_stream(call: Call, model: RemoteModel, request: RelayedRequest) -> None:
-    pieces = model.streaming.relay_stream.remote(request)
-    done = False
-    try:
-        async for piece in pieces:
-            if isinstance(piece, Head):
-                call.started, call.status = True, piece.status
-                await call.send({"type": "http.response.start", "status": piece.status, "headers": piece.headers})
-            else:
-                await call.send({"type": _BODY, "body": piece, "more_body": True})
-        done = True
-    finally:
-        if not done:
-            pieces.cancel()
-    call.finished = True
-    await call.send({"type": _BODY, "body": b"", "more_body": False})
-
-
 class Gateway:
     """Be the ingress deployment in front of several model deployments."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, cards: Sequence[ModelCard], handles: Sequence[Any], settings: HTTPSettings
+        self, cards: Sequence[ModelCard], handles: Sequence[Any], settings: HTTPSettings, retries: int = 0
     ) -> None:
         log_to_stderr(requests=settings.log_requests)
         self._models = [RemoteModel(card, handle) for card, handle in zip(cards, handles, strict=True)]
-        self._app = GatewayApp(self._models, settings)
-        self._learning = [asyncio.get_running_loop().create_task(_learn(model)) for model in self._models]
+        self._app = GatewayApp(self._models, settings, retries)
+        loop = asyncio.get_running_loop()
+        self._learning = [loop.create_task(model.keep_learning()) for model in self._models if not model.card.sleeps]
 
     def __serve_build_asgi_app__(self) -> GatewayApp:
         return self._app
@@ -215,11 +212,3 @@ class Gateway:
             task.cancel()
         if getattr(self, "_app", None) is not None:
             await self._app.app.suspend_batches()
-
-
-async def _learn(model: RemoteModel) -> None:
-    """Ask until a replica of the model answers: then it is ready, and its context length is known."""
-    while not model.ready:
-        with contextlib.suppress(TrunnionError):
-            await model.learn()
-        await asyncio.sleep(_LEARN_PERIOD)

@@ -6,24 +6,28 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from trunnion.completion import Completion
+from trunnion.adapter_library import AdapterLibrary
+from trunnion.adapter_setting import LoraSettings
+from trunnion.completion import Completion, collect
 from trunnion.engine import Classification, Embedding, EngineInfo, LoadReport, ProbesHealth, Score
 from trunnion.errors import EngineDead, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.pipeline import Pipeline
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion.spec import PipelineSpec
-from trunnion_http import App, HTTPSettings, PipelineModel, create_app
+from trunnion_http import App, HTTPSettings, create_app
 from trunnion_http.otel import flush_traces, trace_export
 from trunnion_ray.reaper import Reaper
 
+from .canary import Canary
 from .config import Topology
 from .logs import log_to_stderr
 from .relay import Head, RelayedRequest, Response, respond, stream
+from .shared_model import SharedModel
 from .topology import describe_replica, own_tag
 
 _log = logging.getLogger("trunnion.serve")
@@ -38,7 +42,12 @@ class ReplicaSpec:
 
     name: str
     pipeline: PipelineSpec
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """Declared adapters that are loaded when they are first asked for."""
     http: HTTPSettings = field(default_factory=HTTPSettings)
+    canary_period: float | None = None
+    canary_timeout: float = 30.0
     topology: Topology = "auto"
 
 
@@ -70,7 +79,7 @@ class ModelReplica:
     :meth:`embed`, :meth:`score`, :meth:`classify`, :meth:`load`, :meth:`describe`, :meth:`explain`.
     """
 
-    async def __init__(self, spec: ReplicaSpec) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, spec: ReplicaSpec, desk: Any = None) -> None:  # type: ignore[misc]  # Serve awaits it
         log_to_stderr(requests=spec.http.log_requests)
         self._spec = spec
         export = trace_export(spec.http)
@@ -78,17 +87,28 @@ class ModelReplica:
         self._reaper = Reaper()
         self._pipeline = Pipeline(spec.pipeline)
         self._reaper.start()
+        self._library: AdapterLibrary | None = None
         try:
             await self._pipeline.start()
+            if spec.lora.in_use:
+                self._library = AdapterLibrary(self._pipeline, spec.lora, spec.adapters)
+                await self._library.start()
         except BaseException:
+            await self._pipeline.stop()
             self._reaper.close()
             raise
         self._reaper.settle()
         if export is not None:
             export.start()
-        self._app = create_app([PipelineModel(spec.name, self._pipeline)], spec.http)
-        self._app.instance = own_tag() or self._app.instance
+        self._model = SharedModel(spec.name, self._pipeline, self._library, desk)
+        self._canary: Canary | None = None
+        if spec.canary_period is not None:
+            seconds = {"period": spec.canary_period, "timeout": spec.canary_timeout}
+            self._canary = Canary(self._pipeline, **seconds, dead=self._stalled)
+            self._canary.start()
+        self._app = create_app([self._model], spec.http)
         self._app.notes.update(describe_replica(spec.topology))
+        self._app.instance = own_tag() or self._app.instance
         _log.info("serving %r: %s", spec.name, self._app.notes)
 
     def __serve_build_asgi_app__(self) -> ReplicaApp:
@@ -107,23 +127,36 @@ class ModelReplica:
         try:
             await engine.check_health()
         except EngineDead as error:
-            if self._leaving is None:
-                _log.error("the engine of %r died, the replica will be replaced: %s", self._spec.name, error)
-                self._app.draining = True
-                self._leaving = asyncio.get_running_loop().create_task(self._leave())
+            self._give_up(str(error), stop=True)
             raise
 
-    async def _leave(self) -> None:
+    def _stalled(self, reason: str) -> None:
+        self._give_up(reason, stop=False)
+
+    def _give_up(self, reason: str, *, stop: bool) -> None:
+        """End this replica soon; ``stop``: the engine may still listen."""
+        if self._leaving is None:
+            _log.error("the engine of %r died, the replica will be replaced: %s", self._spec.name, reason)
+            self._app.draining = True
+            self._leaving = asyncio.get_running_loop().create_task(self._leave(stop=stop))
+
+    async def _leave(self, *, stop: bool) -> None:
         await asyncio.sleep(_LAST_WORDS)
         try:
-            async with asyncio.timeout(_STOP_LIMIT):
-                await self._stop()
+            if stop:
+                async with asyncio.timeout(_STOP_LIMIT):
+                    await self._stop()
         except Exception:  # noqa: BLE001 - it ends anyway
             _log.exception("the dead engine of %r could not be stopped", self._spec.name)
         os._exit(1)  # the watcher takes what the engine left behind
 
     async def _stop(self) -> None:
         await self._app.suspend_batches()
+        if self._canary is not None:
+            self._canary.close()
+        self._model.close()
+        if self._library is not None:
+            await self._library.close()
         await self._pipeline.stop()
         self._reaper.close()
         await asyncio.to_thread(flush_traces)
@@ -149,7 +182,7 @@ class ModelReplica:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield the events of one request. Call it with ``handle.options(stream=True)``."""
-        events = self._pipeline.generate(request)
+        events = self._model.generate(request)
         try:
             async for event in events:
                 yield event
@@ -158,13 +191,13 @@ class ModelReplica:
 
     async def complete(self, request: GenerateRequest) -> Completion:
         """Run one request and return everything it produced."""
-        return await self._pipeline.complete(request)
+        return await collect(self._model.generate(request))
 
     async def embed(
         self, prompts: list[Prompt], *, dimensions: int | None = None, adapter: str | None = None
     ) -> list[Embedding]:
         """Return one embedding per prompt, in order."""
-        return await self._pipeline.embed(prompts, dimensions=dimensions, adapter=adapter)
+        return await self._model.embed(prompts, dimensions=dimensions, adapter=adapter)
 
     async def score(self, query: str, texts: list[str]) -> list[Score]:
         """Return one score per text, in order; higher is better."""
@@ -183,11 +216,17 @@ class ModelReplica:
         load = self._pipeline.load()
         if load is None:
             return {}
-        return {"running": load.running, "waiting": load.waiting, "written": time.time()}
+        adapters = load.adapters if self._library is None else self._library.shelf.loaded
+        figures = {"running": load.running, "waiting": load.waiting, "written": time.time()}
+        return {**figures, "adapters": list(adapters)} if adapters else figures
 
     async def describe(self) -> EngineInfo:
         """Return the engine's description."""
         return self._pipeline.info
+
+    async def adapters(self) -> list[str]:
+        """Return the names of the adapters that may be asked for."""
+        return list(self._model.adapters)
 
     async def explain(self) -> str:
         """Describe engine and plan in words."""

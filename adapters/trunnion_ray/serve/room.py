@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from trunnion.errors import ConfigError
+from trunnion_ray._ray_private import can_grow
 
 from . import _ray_private
 
@@ -78,7 +79,7 @@ def check_room(models: Mapping[str, Mapping[str, Any]]) -> None:
     if not reasons:
         return
     message = "; ".join(f"model {name!r} has no place: {reason}" for name, reason in reasons.items())
-    if len(reasons) == len(models) and not _ray_private.can_grow():
+    if len(reasons) == len(models) and not can_grow():
         raise ConfigError(f"{message}. Ask for less (config, placement_group_bundles), or add nodes", param="models")
     _log.warning("%s. It waits until there are such nodes", message)
 
