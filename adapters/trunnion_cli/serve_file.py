@@ -8,34 +8,29 @@ import json
 import logging
 import math
 import os
-import shlex
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from trunnion.errors import ConfigError, TrunnionError
+from trunnion.errors import ConfigError
 
 from .console import complain, say, set_up_logging
-from .interrupts import Interrupts, run_async
+from .interrupts import Interrupts, end_now, run_async
 from .ray_session import ray_session
 from .serve_here import bind
+from .serve_watch import Watch
 from .state import STATE
 
 if TYPE_CHECKING:
-    from trunnion_ray.serve.config_file import FileApplication, ServeFile
-    from trunnion_ray.serve.deploy_file import FileDeployment, Report
+    from trunnion_ray.serve.config_file import ServeFile
 
 _TAKEN: Final = frozenset({"model", "host", "port", "ray", "verbose", "debug", "schema"})
 """The parameters of ``trunnion serve`` that mean something with a file."""
-_PERIOD: Final = 0.5
-"""Seconds between looks at how the applications are getting on."""
-_ANSWERING: Final = 10.0
-"""Seconds for Serve's proxies to learn of an application that is ready."""
+_HOST: Final = "127.0.0.1"
+_PORT: Final = 8000
+"""Where Serve listens if neither the file nor a flag says."""
 
 
 def serve_file(path: str, context: typer.Context) -> None:
@@ -52,11 +47,10 @@ def serve_file(path: str, context: typer.Context) -> None:
             raise typer.BadParameter(f"{flag} does not go with a config file: say it in {path}")
     set_up_logging()
     file = read(path)
-    options = file.data.get("http_options") or {}
-    host = context.params["host"] if "host" in given else options.get("host", context.params["host"])
-    port = context.params["port"] if "port" in given else options.get("port", context.params["port"])
+    options = {name: (file.data.get("http_options") or {}).get(name) for name in ("host", "port")}
+    wanted = {name: context.params[name] if name in given else value for name, value in options.items()}
     with _without_rays_remarks():
-        run_async(lambda interrupts: _serve(file, str(host), int(port), interrupts))
+        run_async(lambda interrupts: _serve(file, wanted["host"], wanted["port"], interrupts))
 
 
 def read(path: str, **options: Any) -> ServeFile:
@@ -93,14 +87,16 @@ def _given(context: typer.Context) -> dict[str, str]:
     return {name: flags[name] for name, source in sources.items() if source is None or source.name != "DEFAULT"}
 
 
-async def _serve(file: ServeFile, host: str, port: int, interrupts: Interrupts) -> None:
+async def _serve(file: ServeFile, host: str | None, port: int | None, interrupts: Interrupts) -> None:
     """Deploy the file, tell how its applications are getting on until a signal comes, then take them down."""
     from trunnion_ray.serve.deploy_file import FileDeployment
     from trunnion_ray.serve.planned import cpus_at_start
 
-    elsewhere = bool(os.environ.get("RAY_ADDRESS"))
-    if not elsewhere:
-        with bind(host, port) as listener:  # a port that is taken is found out at once; Serve then takes it itself
+    if os.environ.get("RAY_ADDRESS"):
+        if port == 0:
+            raise ConfigError("port 0 takes a free port of this machine; name one for a cluster", param="port")
+    else:
+        with bind(host or _HOST, _PORT if port is None else port) as listener:  # found out at once if it is taken
             port = listener.getsockname()[1]
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -110,6 +106,9 @@ async def _serve(file: ServeFile, host: str, port: int, interrupts: Interrupts) 
     def stop() -> None:
         loop.call_soon_threadsafe(stopped.set)
 
+    def give_up() -> None:
+        end_now(interrupts.code)
+
     async with ray_session(math.ceil(cpus_at_start(file))):
         logging.getLogger("ray.serve").setLevel(logging.INFO if STATE.verbose else logging.WARNING)
         count = len(file.applications)
@@ -117,10 +116,12 @@ async def _serve(file: ServeFile, host: str, port: int, interrupts: Interrupts) 
         try:
             address = await asyncio.to_thread(deployment.start, host=host, port=port)
             interrupts.action = stop
-            await _watch(deployment, *address, stopped)
-            say("stopping ...")
+            await Watch(deployment, *address, stopped).run()
+            # Requests in flight have the time that the file gives them, however long.
+            interrupts.forgive()
+            say("stopping ...; Ctrl-C again ends it at once")
         finally:
-            interrupts.action = cancel
+            interrupts.action = give_up if stopped.is_set() else cancel
             if not await asyncio.to_thread(deployment.stop):
                 say("what still has requests in flight ends with them, in the cluster")
     interrupts.forgive()  # what was asked for was done
@@ -134,72 +135,3 @@ def _without_rays_remarks() -> Iterator[None]:
             nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         yield
-
-
-async def _watch(deployment: FileDeployment, host: str, port: int, stopped: asyncio.Event) -> None:
-    """Tell what changes until a signal comes.
-
-    Raises:
-        TrunnionError: No application could be served.
-    """
-    apps = {app.name: app for app in deployment.file.applications}
-    known: dict[tuple[str, str | None], Report] = {}
-    settled = False
-    while not stopped.is_set():
-        reports = await asyncio.to_thread(deployment.look)
-        for report in reports:
-            key = (report.application, report.model)
-            if known.get(key) != report and not (key not in known and report.state == "starting" and not report.reason):
-                await _tell(report, apps[report.application], reports, host, port)
-            known[key] = report
-        if not settled and all(one.state != "starting" for one in reports if one.model is None):
-            settled = True
-            if all(one.state == "failed" for one in reports):
-                raise TrunnionError(f"nothing of {deployment.file.path} could be served; the reasons are above")
-            say("Ctrl-C stops it")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopped.wait(), _PERIOD)
-
-
-async def _tell(report: Report, app: FileApplication, reports: list[Report], host: str, port: int) -> None:
-    if report.model is not None:
-        of = f"model {report.model} of application {report.application}"
-        say(f"{report.state}: {of}" + (f": {report.reason}" if report.reason else ""))
-        return
-    serving = [one.model for one in reports if one.application == app.name and one.model and one.state == "ready"]
-    if report.state == "failed" and serving:
-        say(f"ready: application {app.name}, with {', '.join(serving)} alone{await _where(app, host, port)}")
-    elif report.state == "ready":
-        say(f"ready: application {app.name}{await _where(app, host, port)}")
-    else:
-        say(f"{report.state}: application {app.name}" + (f": {report.reason}" if report.reason else ""))
-    if report.state == "ready" and app.config is not None and app.route_prefix is not None:
-        body = json.dumps({"model": app.config.models[0].name, "messages": [{"role": "user", "content": "Hello!"}]})
-        url = f"{_url(app, host, port)}/v1/chat/completions"
-        say(f"try:   curl {url} -H 'content-type: application/json' -d {shlex.quote(body)}")
-
-
-def _url(app: FileApplication, host: str, port: int) -> str:
-    reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{reach}:{port}{(app.route_prefix or '').rstrip('/')}"
-
-
-async def _where(app: FileApplication, host: str, port: int) -> str:
-    """Return where an application answers, once Serve's proxies know it."""
-    if app.route_prefix is None:
-        return ""
-    url = _url(app, host, port)
-    if app.config is None:
-        return f" at {url}"
-    await asyncio.to_thread(_until_it_answers, f"{url}/version")
-    return f" at {url}/v1"
-
-
-def _until_it_answers(url: str) -> None:
-    end = time.monotonic() + _ANSWERING
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - http, to Serve's own address
-                return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.1)

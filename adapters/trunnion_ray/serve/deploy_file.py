@@ -61,8 +61,12 @@ class FileDeployment:
         self._deployed = False
         self._changing = threading.Lock()
 
-    def start(self, *, host: str, port: int) -> tuple[str, int]:
+    def start(self, *, host: str | None, port: int | None) -> tuple[str, int]:
         """Start Serve unless it runs, hand all applications over, and return the address that Serve listens on.
+
+        Args:
+            host: Address that Serve should listen on; None for 127.0.0.1, or what a running one listens on.
+            port: Its port; None for 8000, or what a running one has.
 
         Raises:
             ConfigError: Serve runs already and has an application of that name or path, or not the topology.
@@ -70,7 +74,7 @@ class FileDeployment:
         with self._changing:
             return self._start(host, port)
 
-    def _start(self, host: str, port: int) -> tuple[str, int]:
+    def _start(self, host: str | None, port: int | None) -> tuple[str, int]:
         config = self.file.to_ray()
         self.started_serve = _ray_private.running_controller() is None
         if not self.started_serve:
