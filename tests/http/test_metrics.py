@@ -63,6 +63,13 @@ def test_requests_tokens_and_times_are_counted(web):
     assert of(found, "requests_in_flight") == 1  # this one
 
 
+def test_tokens_that_are_only_read_are_counted(web):
+    assert web.post("/v1/embeddings", json={"model": "one", "input": ["a", "b"]}).status_code == 200
+    found = samples(web)
+    assert of(found, "prompt_tokens_total", model="one") == 6
+    assert of(found, "completion_tokens_total", model="one") == 0
+
+
 def test_a_client_that_leaves_is_counted(web):
     with web.stream("POST", "/v1/chat/completions", json={**CHAT, "model": "long", "stream": True}) as answer:
         next(answer.iter_lines())

@@ -165,3 +165,16 @@ async def test_a_traced_request_names_its_trace(lines, monkeypatch):
     told = json.loads(lines()[0])
     assert told["trace_id"] == parent
     assert re.fullmatch("[0-9a-f]{16}", told["span_id"])
+
+
+async def test_a_key_is_told_by_its_name(lines, monkeypatch):
+    monkeypatch.setenv("TEST_KEYS", "alice: right, other")
+    async with web(FakeModel("m"), api_keys_env="TEST_KEYS") as client:
+        for key in ("right", "other", "wrong"):
+            body = {"messages": MESSAGES}
+            await client.post(CHAT, json=body, headers={"authorization": f"Bearer {key}"})
+    named, unnamed, wrong = map(json.loads, lines())
+    assert named["tenant"] == "alice"
+    assert unnamed["tenant"].startswith("key-")
+    assert (wrong["tenant"], wrong["status"], wrong["error"]) == (None, 401, "invalid_api_key")
+    assert not any(key in line for line in lines() for key in ("right", "other", "wrong"))
