@@ -54,7 +54,14 @@ def test_the_page_works_there_in_a_browser(lab, app, browser):
     out = page.run("document.querySelector('#models td:last-child').textContent")
     assert out.isdigit() is (topology != "gateway")
     assert page.run("document.querySelectorAll('#replicas tr').length") == 1
+    if topology == "gateway":
+        page.wait("document.querySelector('#models td:nth-child(2)').textContent === 'ready (1)'")
     assert page.complaints == []
+
+
+def test_the_gateway_tells_how_many_replicas_run(lab):
+    counted = wait_until(lambda: lab.get("many", "/ready").json().get("replicas"))
+    assert counted == {"m": 1, "other/model-1.5": 1}
 
 
 def figures(lab, app):

@@ -79,8 +79,9 @@ function showModels() {
     const told = page.metrics && page.ready.topology !== "gateway";
     const of = (name, how = "total") =>
       told || (page.metrics && name === "requests_total") ? count.format(replicas[how](name, model.id)) : "–";
-    const state = page.ready.models?.[model.id];
-    return row([model.id, state === undefined ? "–" : state ? "ready" : "starting", of("engine_running", "gauge"),
+    const state = page.ready.models?.[model.id], running = page.ready.replicas?.[model.id];
+    const words = state === undefined ? "–" : state ? "ready" : "starting";
+    return row([model.id, running === undefined ? words : `${words} (${running})`, of("engine_running", "gauge"),
       of("engine_waiting", "gauge"), of("requests_total"), of("prompt_tokens_total"), of("completion_tokens_total")]);
   }));
 }
@@ -122,6 +123,10 @@ function showLoad() {
 
 function showReplicas(now) {
   byId("place").hidden = !page.ready.topology && replicas.known.size < 2;
+  byId("place-title").textContent = page.ready.topology === "gateway" ? "Gateway" : "Replicas";
+  byId("place-note").textContent = page.ready.topology === "gateway"
+    ? "Behind it, each model has the number of replicas that stands beside its state."
+    : "Those that have answered this page in the last minute; the figures above are their sums.";
   fill("replicas", [...replicas.known].map(([id, history]) => {
     const { samples, now: seen } = history.at(-1);
     const age = Math.round((now - seen) / 1000);

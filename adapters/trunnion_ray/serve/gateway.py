@@ -18,6 +18,7 @@ from trunnion_http.anthropic.frames import error_event
 from trunnion_http.call import Call, ClientGone
 from trunnion_http.request_log import fields, log_request
 
+from .census import Census
 from .errors import unwrap
 from .logs import log_to_stderr
 from .passing import send_on
@@ -84,6 +85,7 @@ class GatewayApp:
         self._retries = retries
         self.app: App = create_app(self._models, settings)
         self.app.notes.update(describe_gateway())
+        self.census: Census | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one ASGI connection."""
@@ -103,6 +105,8 @@ class GatewayApp:
         if scope["method"] == "POST" and path.rstrip("/") in RELAYED:
             await self._relay(Call(scope, receive, sending, dict(scope["headers"])), path)
         else:
+            if path == "/ready" and self.census is not None:
+                self.census.look()
             if path.startswith("/v1/models"):
                 await self._look(_AGAIN)
             await self.app(scope, receive, sending)
@@ -202,6 +206,8 @@ class Gateway:
         self._models = [RemoteModel(card, handle) for card, handle in zip(cards, handles, strict=True)]
         self._app = GatewayApp(self._models, settings, retries)
         loop = asyncio.get_running_loop()
+        deployments = {model.name: model.whole.deployment_name for model in self._models}
+        self._app.census = self._census = Census(deployments, self._app.app.notes)
         self._learning = [loop.create_task(model.keep_learning()) for model in self._models if not model.card.sleeps]
 
     def __serve_build_asgi_app__(self) -> GatewayApp:
@@ -210,5 +216,7 @@ class Gateway:
     async def __del__(self) -> None:
         for task in getattr(self, "_learning", ()):
             task.cancel()
+        if (census := getattr(self, "_census", None)) is not None:
+            census.close()
         if getattr(self, "_app", None) is not None:
             await self._app.app.suspend_batches()
