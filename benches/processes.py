@@ -89,7 +89,7 @@ class Server:
         sizes: dict[str, float] = {}
         for process in self.tree():
             try:
-                name = process.cmdline()[0].split(" ")[0].rsplit("/", 1)[-1] if process.cmdline() else process.name()
+                name = _name(process)
                 sizes[name] = round(sizes.get(name, 0.0) + process.memory_full_info().pss / 2**20, 1)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
@@ -105,6 +105,17 @@ class Server:
             except psutil.NoSuchProcess:
                 continue
         return total
+
+    def cpu_by_name(self) -> dict[str, float]:
+        """Return the CPU seconds used so far by process name."""
+        used: dict[str, float] = {}
+        for process in self.tree():
+            try:
+                name, times = _name(process), process.cpu_times()
+                used[name] = used.get(name, 0.0) + times.user + times.system
+            except psutil.NoSuchProcess:
+                continue
+        return used
 
     def _signal(self, number: int) -> None:
         for process in self.tree():
@@ -133,3 +144,8 @@ class Server:
         for process in tree:
             if process.is_running():
                 process.kill()
+
+
+def _name(process: psutil.Process) -> str:
+    command = process.cmdline()
+    return command[0].split(" ")[0].rsplit("/", 1)[-1] if command else process.name()

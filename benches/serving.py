@@ -27,7 +27,7 @@ import uvloop
 from http_client import LoadResult, http_request, run_load
 from processes import Server, free_port
 from stats import paired_ratio
-from trunnion_demo import PROMPTS, model_path
+from trunnion_demo import PROMPTS, adapter_paths, model_path
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = ("requests_per_s", "ttft_p50_ms", "latency_p50_ms", "latency_p99_ms", "server_cpu_s")
@@ -42,26 +42,36 @@ PEERS = {
     },
 }
 """Ray's own module, by the environment that chooses its path."""
+_WORTH = 0.05
+"""Seconds of CPU of a process that are worth telling."""
+VARIANTS = {
+    "guarded": ["--guarded"],
+    "adapter": ["--adapter"],
+    "gateway": ["--topology", "gateway"],
+    "proxy": ["--topology", "proxy"],
+}
+"""Further ways to serve with Trunnion."""
+KEY = "bench"
 QUESTIONS = [prompt.messages for prompt in PROMPTS if not prompt.tools]
 
 
-def payload(index: int, *, stream: bool, tokens: int) -> bytes:
+def payload(index: int, *, stream: bool, tokens: int, server: str = "") -> bytes:
     """Return request ``index``: one of the demo prompts with ``tokens`` forced tokens."""
     body = {
-        "model": "demo",
+        "model": next(iter(adapter_paths())) if server == "adapter" else "demo",
         "messages": QUESTIONS[index % len(QUESTIONS)],
         "max_tokens": tokens,
         "ignore_eos": True,
         "temperature": 0.0,
         "stream": stream,
     }
-    return http_request("/v1/chat/completions", json.dumps(body).encode())
+    return http_request("/v1/chat/completions", json.dumps(body).encode(), [("x-api-key", KEY)])
 
 
 def measure(server: Server, args: argparse.Namespace, *, stream: bool) -> LoadResult:
     result = uvloop.run(
         run_load(
-            lambda index: payload(index, stream=stream, tokens=args.tokens),
+            lambda index: payload(index, stream=stream, tokens=args.tokens, server=server.name),
             port=server.port,
             connections=args.clients,
             requests=args.requests,
@@ -80,7 +90,7 @@ def answers(server: Server) -> list[str]:
         request = urllib.request.Request(
             f"http://127.0.0.1:{server.port}/v1/chat/completions",
             data=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json", "x-api-key": KEY},
         )
         with urllib.request.urlopen(request, timeout=60) as response:
             texts.append(json.load(response)["choices"][0]["message"]["content"])
@@ -99,12 +109,17 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
         command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log"]
     elif name == "trunnion":
         command = [str(here / "serve_ours.py"), *common, "--topology", args.topology]
+    elif name in VARIANTS:
+        command = [str(here / "serve_ours.py"), *common, *VARIANTS[name]]
+        env = {"BENCH_KEYS": KEY}
     else:
         command = [str(here / "serve_peer.py"), *common]
         env = PEERS[name]
     server = Server(name, [sys.executable, *command], port=port, log=logs / f"{name}.log", env=env)
     try:
-        server.wait_ready("/ready" if name == "trunnion" else "/v1/models" if name in PEERS else "/health")
+        server.wait_ready(
+            "/ready" if name == "trunnion" or name in VARIANTS else "/v1/models" if name in PEERS else "/health"
+        )
     except BaseException:
         server.stop()
         raise
@@ -126,13 +141,16 @@ def compare(servers: list[Server], args: argparse.Namespace) -> dict[str, object
     report: dict[str, object] = {}
     for stream in (False, True):
         mode = "stream" if stream else "plain"
+        shares: dict[str, dict[str, float]] = {}
         series: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
         for pair in range(-args.warmup, args.pairs):
             for server in servers if pair % 2 else reversed(servers):
                 server.resume()
-                cpu = server.cpu()
+                cpu, parts = server.cpu(), server.cpu_by_name()
                 summary = measure(server, args, stream=stream).summary()
                 summary["server_cpu_s"] = round(server.cpu() - cpu, 2)
+                used = {key: value - parts.get(key, 0.0) for key, value in server.cpu_by_name().items()}
+                shares[server.name] = {key: round(value, 2) for key, value in used.items() if value >= _WORTH}
                 server.pause()
                 if pair >= 0:
                     series[server.name].append(summary)
@@ -141,7 +159,7 @@ def compare(servers: list[Server], args: argparse.Namespace) -> dict[str, object
             name: {key: round(statistics.median(s[key] for s in runs), 3) for key in runs[0]}
             for name, runs in series.items()
         }
-        report[mode] = {"ratio": ratios(series), "median": medians, "runs": series}
+        report[mode] = {"ratio": ratios(series), "median": medians, "cpu_s_of_last_run": shares, "runs": series}
     return report
 
 
@@ -156,6 +174,8 @@ def markdown(report: dict[str, object], command: str) -> str:
                 ratio = part["ratio"].get(name, {}).get(key, "1")
                 lines.append(f"| {mode} | {key} | {name} | {medians[key]} | {ratio} |")
     lines += ["", f"Same greedy text as vLLM's: {report['same_text']}. Start-up, s: {report['startup_s']}.", ""]
+    for mode in ("plain", "stream"):
+        lines += [f"CPU by process, s, of the last {mode} run: {json.dumps(report[mode]['cpu_s_of_last_run'])}", ""]
     lines += [f"Memory (MiB, proportional): {json.dumps(report['memory_mib'])}", ""]
     return "\n".join(lines)
 
@@ -171,6 +191,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16, help="forced completion tokens")
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="measure ray.serve.llm as well")
+    parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, help="measure other ways as well")
     parser.add_argument("--name", default="", help="of the results; topology-clients-tokens by default")
     args = parser.parse_args()
     name = args.name or f"{args.topology}-c{args.clients}-t{args.tokens}"
@@ -178,7 +199,7 @@ def main() -> None:
     print(f"logs in {logs}", flush=True)
     servers: list[Server] = []
     try:
-        for contender in ("vllm", "trunnion", *args.peers):
+        for contender in ("vllm", "trunnion", *args.variants, *args.peers):
             servers.append(start(contender, args, logs))
             servers[-1].pause()
         report: dict[str, object] = {"name": name, "date": time.strftime("%Y-%m-%d"), "settings": vars(args)}

@@ -19,6 +19,8 @@ from trunnion.requests import GenerateRequest, Prompt, SamplingParams, TextPromp
 
 _log = logging.getLogger("trunnion.serve")
 
+_LATE: Final = 5.0
+"""Seconds that a time limit may be late before the process itself must have been stopped."""
 _PROMPTS: Final[dict[str, Prompt]] = {"token_ids": TokensPrompt(token_ids=(1,)), "text": TextPrompt(text="1")}
 
 
@@ -50,11 +52,14 @@ class Canary:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._period)
-            before = self._steps()
+            before, loop = self._steps(), asyncio.get_running_loop()
+            began = loop.time()
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._ask()
             except TimeoutError:
+                if loop.time() - began > self._timeout + _LATE:
+                    continue  # it was this process that stood still
                 if self._stands_still(before):
                     self._dead(f"it neither answered nor made a step in {self._timeout:g} s")
                     return
