@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -33,7 +35,7 @@ APPLICATIONS = [
         "name": "alone",
         "route_prefix": "/alone",
         "import_path": BUILDER,
-        "args": {"models": [{**SMALL, "name": "only", "config": {"seed": 7}}]},
+        "args": {"models": [{**SMALL, "name": "only", "config": {"seed": 7, "tpot": 0.02}}]},
     },
 ]
 OWN = """
@@ -108,6 +110,17 @@ def answer(url, model):
     return whole.choices[0].message.content
 
 
+def read_stream(url, model, begun):
+    """Return a stream of some seconds; set the event once it has begun."""
+    body = {"model": model, "prompt": "hello", "max_tokens": 150, "stream": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as stream:
+        said = ""
+        for piece in stream.iter_text():
+            said += piece
+            begun.set()
+        return said
+
+
 def check_both(url):
     """Both applications answer, by Python's client; the broken model is told, and keeps nobody from answering."""
     plain, loud = (wait_until(lambda model=model: answer(f"{url}/many", model)) for model in ("a", "loud"))
@@ -138,7 +151,12 @@ def test_the_command_serves_a_file_until_ctrl_c(cli, mark, tmp_path):
     url = said.partition("application alone at ")[2].split("/alone")[0]
     assert check_both(url) == "direct"
     assert httpx.get(f"{url}/mine", timeout=10).text == "mine"
-    result = cli.interrupt(process, timeout=60)
+    with ThreadPoolExecutor(1) as threads:
+        begun = threading.Event()
+        stream = threads.submit(read_stream, f"{url}/alone", "only", begun)
+        assert begun.wait(timeout=30)
+        result = cli.interrupt(process, timeout=60)
+        assert stream.result(timeout=10).endswith("data: [DONE]\n\n")  # a request in flight ends first
     assert result.code == 0, result
     assert "stopping ..." in result.err
     assert result.out == ""

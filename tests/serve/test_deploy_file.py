@@ -88,6 +88,7 @@ def test_serve_is_started_as_the_file_says(deployment, serve):
     assert [one.name for one in config.applications] == ["a"]
     assert config.target_capacity == 80
     assert made.stop()
+    assert [list(config.applications) for config in serve.applied[1:]] == [[]]  # requests in flight end first
     assert serve.shut_down == 1
 
 
@@ -128,6 +129,17 @@ def test_what_does_not_go_in_time_is_told(deployment, serve):
     made.start(host="127.0.0.1", port=5)
     made._beside = lambda _: made.file.to_ray()
     assert made.stop(timeout=0) is False
+
+
+def test_a_serve_of_ours_waits_as_long_as_the_file_lets_requests_end(deployment, serve, monkeypatch):
+    made = deployment(app("a", "m"))
+    made.start(host=None, port=None)
+    made._beside = lambda _: made.file.to_ray()
+    clock = iter(range(0, 1000, 30))
+    monkeypatch.setattr(deploy_file, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    assert made.stop()
+    assert next(clock) == 120  # 60 s of the model's and 20 s of Serve's had to be over
+    assert serve.shut_down == 1
 
 
 def test_what_serve_is_started_with_is_the_address_we_chose_and_the_rest_of_the_file():

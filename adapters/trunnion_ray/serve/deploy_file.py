@@ -30,6 +30,8 @@ _STATES: Final[dict[str, State]] = {
 }
 _START_ONLY: Final = ("proxy_location", "grpc_options", "logging_config", "tracing_config", "controller_options")
 """What a file may say besides ``http_options`` and the applications, and a running Serve does not take."""
+_DRAIN: Final = 20.0
+"""Seconds that Serve gives a replica to end if nothing is said, and about what it takes to end one."""
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _RAISED: Final = re.compile(r"[A-Za-z_][\w.]*(?:\([\w.]+\))?: \S")
 _OURS: Final = re.compile(r"trunnion\.errors\.\w+: ")
@@ -112,7 +114,9 @@ class FileDeployment:
         return [report for app in self.file.applications for report in _reports(app, running.get(app.name))]
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """Take down what was started: Serve, or where it ran before the file's applications alone.
+        """Take down what was started: the file's applications, and Serve unless it ran before.
+
+        Requests in flight have the time that the file gives each model, ``graceful_shutdown_timeout_s``.
 
         Args:
             timeout: Seconds to wait for the applications of a Serve that goes on.
@@ -121,19 +125,28 @@ class FileDeployment:
             Whether all is gone; what is not has requests in flight, and ends with them.
         """
         with self._changing:  # a start that was given up goes on in its thread; what it made is taken down as well
+            if self._deployed:
+                _ray_private.apply_config(self._beside(None))
+            gone = not self._deployed or self._wait(self._longest_drain() if self.started_serve else timeout)
             if self.started_serve:
                 serve.shutdown()
                 return True
-            if not self._deployed:
-                return True
-            _ray_private.apply_config(self._beside(None))
+        return gone
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until the file's applications are gone; tell whether they are."""
         ours = {app.name for app in self.file.applications}
-        end = time.monotonic() + timeout
-        while left := ours.intersection(serve.status().applications):
+        end = time.monotonic() + seconds
+        while ours.intersection(serve.status().applications):
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
-        return not left
+        return True
+
+    def _longest_drain(self) -> float:
+        """Return the seconds within which every model has let its requests end, as the file says, or was ended."""
+        models = [model for app in self.file.applications if app.config is not None for model in app.config.models]
+        return max((model.graceful_shutdown_timeout_s for model in models), default=_DRAIN) + _DRAIN
 
 
 def model_names(app: FileApplication) -> dict[str, str]:
