@@ -104,7 +104,8 @@ class Watch:
     def _url(self, app: FileApplication) -> str:
         host = self._host
         reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-        return f"http://{reach}:{self._port}{(app.route_prefix or '').rstrip('/')}"
+        secure = (self._deployment.file.data.get("http_options") or {}).get("ssl_certfile")
+        return f"{'https' if secure else 'http'}://{reach}:{self._port}{(app.route_prefix or '').rstrip('/')}"
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
