@@ -56,6 +56,7 @@ def test_the_page_works_there_in_a_browser(lab, app, browser):
     assert page.run("document.querySelectorAll('#replicas tr').length") == 1
     if topology == "gateway":
         page.wait("document.querySelector('#models td:nth-child(2)').textContent === 'ready (1)'")
+        assert "Tokens" not in page.text("#models-table")
     assert page.complaints == []
 
 

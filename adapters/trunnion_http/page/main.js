@@ -123,8 +123,11 @@ function showLoad() {
 
 function showReplicas(now) {
   byId("place").hidden = !page.ready.topology && replicas.known.size < 2;
-  byId("place-title").textContent = page.ready.topology === "gateway" ? "Gateway" : "Replicas";
-  byId("place-note").textContent = page.ready.topology === "gateway"
+  const gateway = page.ready.topology === "gateway";
+  byId("place-title").textContent = gateway ? "Gateway" : "Replicas";
+  byId("replicas-table").hidden = gateway;
+  byId("models-table").classList.toggle("counts", gateway);
+  byId("place-note").textContent = gateway
     ? "Behind it, each model has the number of replicas that stands beside its state."
     : "Those that have answered this page in the last minute; the figures above are their sums.";
   fill("replicas", [...replicas.known].map(([id, history]) => {
