@@ -29,6 +29,7 @@ from .engine import (
     Sleeps,
     TokenizerRef,
     Transcribes,
+    Transcription,
 )
 from .errors import TrunnionError
 from .events import ChoiceDelta, GenerateEvent, TokenLogprob, ToolCallDelta, Usage
@@ -164,6 +165,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "Transcribes",
+    "Transcription",
     "Transducer",
     "TrunnionDeprecationWarning",
     "TrunnionError",

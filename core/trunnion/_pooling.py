@@ -1,4 +1,4 @@
-"""Ask a started engine for vectors, scores and labels, and hold it to what the protocols say."""
+"""Ask a started engine for vectors, scores, labels and transcripts, and hold it to what the protocols say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from .engine import Classification, Classifies, Embedding, Embeds, Engine, EngineInfo, Score, Scores
+from .engine import (
+    Classification,
+    Classifies,
+    Embedding,
+    Embeds,
+    Engine,
+    EngineInfo,
+    Score,
+    Scores,
+    Transcribes,
+    Transcription,
+)
 from .errors import InternalError, InvalidArgument, TrunnionError, UnsupportedFeature
 from .events import Usage
 from .pooling import PoolingAnswer, PoolingRequest
@@ -52,6 +63,16 @@ class Pooling:
                 else Classification(probabilities={str(k): float(v) for k, v in one.items()}, usage=_UNCOUNTED)
                 for one in self._one_each(made, prompts, "classifications")
             ]
+
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None) -> Transcription:
+        """Return what is spoken."""
+        engine = self._needed(Transcribes, "transcribes/1", "transcribes no audio; serve a speech recognition model")  # type: ignore[type-abstract]
+        with self._foreign_errors():
+            made = await engine.transcribe(audio, mime_type=mime_type, language=language)
+        found = Transcription(text=made, usage=_UNCOUNTED) if isinstance(made, str) else made
+        if not isinstance(found, Transcription):
+            raise InternalError(f"engine {self._info.engine!r} transcribed audio to {type(made).__name__}, not to text")
+        return found
 
     async def answer(self, request: PoolingRequest) -> PoolingAnswer:
         """Return the answer to a request of any task."""

@@ -176,12 +176,23 @@ class Classifies(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcription:
+    """Hold the text that is spoken in an audio file, and what it cost."""
+
+    text: str
+    usage: Usage
+
+
 @runtime_checkable
 class Transcribes(Protocol):
     """Transcribe audio (``transcribes/1``)."""
 
-    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> str:
-        """Return the text that is spoken."""
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> Transcription | str:
+        """Return the text that is spoken in a file of this type; ``language`` is its ISO 639-1 code.
+
+        A bare text counts no tokens.
+        """
         ...
 
 

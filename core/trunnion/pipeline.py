@@ -16,7 +16,7 @@ from ._local_files import must_fetch, with_local_files
 from ._media_gate import MediaGate
 from ._pooling import Pooling
 from .completion import Completion, collect
-from .engine import Classification, Embedding, Engine, EngineInfo, LoadReport, ReportsLoad, Score
+from .engine import Classification, Embedding, Engine, EngineInfo, LoadReport, ReportsLoad, Score, Transcription
 from .errors import Cancelled, ConfigError, InternalError, TrunnionError
 from .events import GenerateEvent, Usage
 from .explain import explain
@@ -297,6 +297,19 @@ class Pipeline:
             UnsupportedFeature: The engine or its model cannot.
         """
         return await self._pooling.classify(prompts)
+
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> Transcription:
+        """Return the text that is spoken in an audio file.
+
+        Args:
+            audio: The file's bytes.
+            mime_type: What they are, such as ``audio/wav``.
+            language: ISO 639-1 code of what is spoken; None lets the model find out.
+
+        Raises:
+            UnsupportedFeature: The engine or its model cannot.
+        """
+        return await self._pooling.transcribe(audio, mime_type=mime_type, language=language)
 
     async def pool(self, request: PoolingRequest) -> PoolingAnswer:
         """Answer a request to embed, to classify or to score.

@@ -497,6 +497,30 @@ async def test_embeddings():
             await pipeline.embed([fake.TOKENS], dimensions=0)
 
 
+async def test_transcriptions():
+    usage = t.Usage(prompt_tokens=3, completion_tokens=1)
+
+    class Hearing(FakeEngine):
+        async def transcribe(self, audio, *, mime_type, language=None):
+            answers = {"en": t.Transcription(text="yes", usage=usage), "de": f"ja, {mime_type}", "fr": None}
+            return answers[language]
+
+    with pytest.raises(UnsupportedFeature, match="speech recognition") as refused:
+        async with opened(Hearing()) as pipeline:  # it could, and does not declare it
+            await pipeline.transcribe(b"", mime_type="audio/wav")
+    assert (refused.value.param, refused.value.details["feature"]) == ("model", "transcribes/1")
+    engine = Hearing(capabilities=t.Capabilities(protocols=frozenset({"transcribes/1"})))
+    async with opened(engine) as pipeline:
+        found = await pipeline.transcribe(b"", mime_type="audio/wav", language="en")
+        assert (found.text, found.usage) == ("yes", usage)
+        bare = await pipeline.transcribe(b"", mime_type="audio/wav", language="de")
+        assert (bare.text, bare.usage.total_tokens) == ("ja, audio/wav", 0)
+        with pytest.raises(InternalError, match="NoneType"):
+            await pipeline.transcribe(b"", mime_type="audio/wav", language="fr")
+        with pytest.raises(InternalError, match="KeyError"):
+            await pipeline.transcribe(b"", mime_type="audio/wav")
+
+
 async def test_scores_and_labels():
     usage = t.Usage(prompt_tokens=3, completion_tokens=0)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import math
+import wave
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -27,6 +29,8 @@ from ._guard import Suite
 from .asking import Ask, drained
 from .mount import Mount
 
+_RATE = 16_000
+"""Samples a second."""
 _TEXTS = ("The sea is calm today.", "A train leaves the station.", "The sea is calm today.")
 
 
@@ -203,11 +207,42 @@ class ExtraChecks(Suite):
         pairs = zip(first.probabilities.values(), same.probabilities.values(), strict=True)
         assert all(math.isclose(a, b, abs_tol=1e-3) for a, b in pairs)
 
+    def test_transcriptions(self, mounted: Mount) -> None:
+        """Audio becomes text, in whatever language is named; an engine that transcribes nothing says so."""
+        hear = mounted.pipeline.transcribe
+        if not self._declares(mounted, "transcribes/1"):
+            with pytest.raises(UnsupportedFeature):
+                mounted.run(hear(_tone(), mime_type="audio/wav"))
+            return
+        try:
+            found = mounted.run(hear(_tone(), mime_type="audio/wav"))
+            named = mounted.run(hear(_tone(), mime_type="audio/wav", language="en"))
+        except UnsupportedFeature:
+            assert _depends(mounted, "transcribes/1"), (
+                "transcribes/1 is declared without a reason why it may be refused"
+            )
+            return
+        assert isinstance(found.text, str)
+        assert isinstance(named.text, str)
+        assert min(found.usage.prompt_tokens, found.usage.completion_tokens) >= 0
+
     def test_a_relay_raises_error_statuses(self, mounted: Mount) -> None:
         """What the endpoint refuses is an error of the tree, whatever its body."""
         if self._declares(mounted, "relays/1"):
             with pytest.raises(TrunnionError):
                 mounted.run(cast("Relays", mounted.engine).relay({}, path="no/such/path"))
+
+
+def _tone() -> bytes:
+    """Return a second of a tone of 440 Hz, as a WAV file."""
+    samples = (int(8000 * math.sin(2 * math.pi * 440 * at / _RATE)) for at in range(_RATE))
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_RATE)
+        file.writeframes(b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples))
+    return made.getvalue()
 
 
 def _depends(mount: Mount, protocol: str) -> bool:
