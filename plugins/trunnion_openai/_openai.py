@@ -63,11 +63,27 @@ def make_client(url: str, http: Any, key: str | None, config: OpenAIConfig) -> A
     )
 
 
-async def post(client: Any, path: str, body: Mapping[str, Any], headers: Mapping[str, Any]) -> Any:
-    """Send a request and return the answer once its headers are there; its body is not read yet."""
-    options = {"headers": headers}
+async def post(
+    client: Any,
+    path: str,
+    body: Mapping[str, Any],
+    headers: Mapping[str, Any],
+    files: Mapping[str, tuple[str, bytes, str]] | None = None,
+) -> Any:
+    """Send a request, a form where there are files, and return the answer once its headers are there.
+
+    Its body is not read yet.
+    """
+    if files is not None:
+        headers = {**headers, "Content-Type": "multipart/form-data"}
     return await client.post(
-        path, body=body, cast_to=_http.Response, stream=True, stream_cls=openai.AsyncStream, options=options
+        path,
+        body=body,
+        files=files,
+        cast_to=_http.Response,
+        stream=True,
+        stream_cls=openai.AsyncStream,
+        options={"headers": headers},
     )
 
 

@@ -32,12 +32,16 @@ _OWN: Final = frozenset({"model", "messages", "prompt", "stream", "stream_option
 
 
 class WireRequest(NamedTuple):
-    """Hold what is sent: the API's path below base_url, the body, and whether the answer is a stream."""
+    """Hold what is sent: the API's path below base_url, the body, and whether the answer is a stream.
+
+    With ``files``, by field name, it is sent as a form: each a name, the bytes and their mime type.
+    """
 
     path: str
     body: dict[str, Any]
     stream: bool
     chat: bool
+    files: Mapping[str, tuple[str, bytes, str]] | None = None
 
 
 class BodyWriter:

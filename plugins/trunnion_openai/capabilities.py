@@ -86,7 +86,8 @@ def capabilities(dialect: Dialect = "other", api: Api = "auto") -> Capabilities:
     features["handoff"] = Support.NO
     reasons["handoff"] = "HTTP carries no state of an engine"
     features.update(dict.fromkeys(("detokenize", "session", "tenant"), Support.NO))
-    protocols = {"embeds/1", "relays/1", "reports_load/1", "probes_health/1"}
+    protocols = {"embeds/1", "transcribes/1", "relays/1", "reports_load/1", "probes_health/1"}
+    reasons["transcribes/1"] = "depends on the endpoint and its model; it is asked"
     if dialect == "openai":
         reasons.update(dict.fromkeys(_JUDGING, "no part of OpenAI's API"))
     else:

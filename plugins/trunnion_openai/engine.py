@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urljoin
 
-from trunnion.engine import Classification, Embedding, EngineInfo, LoadReport, Score
+from trunnion.engine import Classification, Embedding, EngineInfo, LoadReport, Score, Transcription
 from trunnion.errors import ConfigError, EngineDead, InternalError, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
@@ -239,6 +239,27 @@ class OpenAIEngine:
         batches = inputs(prompts, self._config.embedding_batch, "classification")
         with missing_api("/classify", "classifies/1"):
             return await self._in_batches("../classify", {}, "input", batches, read_classifications)
+
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> Transcription:
+        """Return what the endpoint's ``/audio/transcriptions`` hears; one that counts seconds counts no tokens.
+
+        Raises:
+            UnsupportedFeature: The endpoint has no such API, or its model transcribes nothing.
+        """
+        from .hearing import PATH, audio_form, read_transcription
+        from .judging import missing_api
+
+        http = self._ready()
+        wire = audio_form(self._model, audio, mime_type, language)
+        flight = Flight(self._config.total_timeout)
+
+        def used(found: Transcription) -> int | None:
+            return found.usage.total_tokens or None
+
+        attempts = http.attempts(wire, None)
+        with missing_api(PATH, "transcribes/1"):
+            async with self._admitted(flight, attempts) as place:
+                return await self._whole(http, flight, attempts, place, wire, {}, read_transcription, used)
 
     async def _in_batches(  # noqa: PLR0917 - the parts of one kind of request
         self,

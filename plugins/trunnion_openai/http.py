@@ -93,7 +93,7 @@ class Http:
     async def _post(self, endpoint: Endpoint, spent: Spent, wire: WireRequest, headers: Mapping[str, Any]) -> Any:
         try:
             response = await _openai.post(
-                self._clients[endpoint.url], wire.path, wire.body, {**self._headers, **headers}
+                self._clients[endpoint.url], wire.path, wire.body, {**self._headers, **headers}, wire.files
             )
         except Exception as error:
             endpoint.quota.heard(spent, _openai.headers_of(error))

@@ -166,6 +166,21 @@ class LabelBody(Struct):
     error: Any = None
 
 
+class HeardUsage(Struct):
+    """Hold what a transcription cost, where it is counted in tokens and not in seconds."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class TranscriptBody(Struct):
+    """Hold an answer of the transcription API."""
+
+    text: str | None = None
+    usage: HeardUsage | None = None
+    error: Any = None
+
+
 class ModelCard(Struct):
     """Hold an entry of the list of models; vLLM tells the context length, and the parent of an adapter."""
 
@@ -187,6 +202,7 @@ text_decoder: Final = msgspec.json.Decoder(TextBody)
 embedding_decoder: Final = msgspec.json.Decoder(EmbeddingBody)
 score_decoder: Final = msgspec.json.Decoder(ScoreBody)
 label_decoder: Final = msgspec.json.Decoder(LabelBody)
+transcript_decoder: Final = msgspec.json.Decoder(TranscriptBody)
 models_decoder: Final = msgspec.json.Decoder(ModelList)
 any_decoder: Final = msgspec.json.Decoder()
 

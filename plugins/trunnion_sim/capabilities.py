@@ -47,6 +47,7 @@ CAPABILITIES: Final = Capabilities.of(
         "embeds/1",
         "scores/1",
         "classifies/1",
+        "transcribes/1",
         "hot_adapters/1",
         "resets_cache/1",
         "reports_load/1",

@@ -24,6 +24,7 @@ from trunnion import (
     StartupStage,
     TextPrompt,
     TokenizerRef,
+    Transcription,
     Usage,
 )
 from trunnion.errors import (
@@ -42,6 +43,7 @@ from .config import SimConfig
 from .core import SimCore
 from .embedding import classify, cosine, embed
 from .faults import BREAKS
+from .hearing import audio_tokens, hear
 from .intake import Intake, check_length
 from .jobs import CoreEvent, Job
 from .kv_blocks import HASH
@@ -292,22 +294,26 @@ class SimEngine:
         config = self._config
         return embed(ids, size=config.embedding_size, dimensions=dimensions, seed=f"{config.seed}/{adapter}")
 
-    async def _pass(self, clock: WallClock, text: str, tokens: int, adapter: str | None = None) -> Usage:
-        """Take the time of a prompt that makes no text, and meet its fault. Returns what it cost."""
+    async def _pass(self, clock: WallClock, text: str, tokens: int, adapter: str | None = None, made: int = 0) -> Usage:
+        """Take the time of a prompt whose tokens come at once, if it makes any, and meet its fault.
+
+        Returns what it cost.
+        """
         rule = self._intake.strike(text, clock.now)
-        check_length(tokens, 0, self._config.max_model_len)
+        check_length(tokens, made, self._config.max_model_len)
         slow = rule.factor if rule is not None and rule.kind == "slow" else 1.0
-        job = Job(prompt=tokens, output=0, adapter=adapter, slow=slow, owner=_Reader())
+        broken = rule is not None and rule.kind in BREAKS
+        job = Job(prompt=tokens, output=made, adapter=adapter, slow=slow, hold=broken, owner=_Reader())
         self._enter(job, clock)
         try:
-            await self._reach(job, 1)
+            await self._reach(job, max(1, made))
             if self._stopped:
                 raise self._end()
-            if rule is not None and rule.kind in BREAKS:
+            if rule is not None and broken:
                 await self._strike(job, rule.kind)
         finally:
             self._leave(job)
-        return Usage(prompt_tokens=tokens, completion_tokens=0)
+        return Usage(prompt_tokens=tokens, completion_tokens=made)
 
     async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
         """Return the cosine of the query's and each text's embedding: 1 for the same words, around 0 for others.
@@ -341,6 +347,20 @@ class SimEngine:
         ids = prompt_token_ids(prompt, text)
         usage = await self._pass(clock, text, len(ids))
         return Classification(probabilities=classify(self._vector(ids), labels), usage=usage)
+
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> Transcription:  # noqa: ARG002 - it takes any
+        """Return words that depend on the bytes; the longer the file, the more. A fault's marker is looked for in them.
+
+        Raises:
+            ContextOverflow: The file and its words do not fit.
+        """
+        clock = self._alive()
+        config = self._config
+        words = await asyncio.to_thread(
+            hear, audio, language=language, most=config.default_max_tokens, seed=str(config.seed)
+        )
+        usage = await self._pass(clock, audio.decode("latin-1"), audio_tokens(audio), made=len(words))
+        return Transcription(text=" ".join(words), usage=usage)
 
     @staticmethod
     def _words(text: str) -> Sequence[int]:

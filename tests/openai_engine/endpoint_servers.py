@@ -109,7 +109,8 @@ class ScriptedServer:
         pairs = [line.split(": ", 1) for line in lines if ": " in line]
         headers = {name.lower(): value for name, value in pairs}
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        return Asked(method, path, headers, json.loads(raw) if raw else None, number)
+        form = headers.get("content-type", "").startswith("multipart/")
+        return Asked(method, path, headers, raw if form else json.loads(raw) if raw else None, number)
 
 
 def answer(status, body, *headers, kind="application/json"):

@@ -15,6 +15,7 @@ from trunnion import (
     Scores,
     TextPrompt,
     TokensPrompt,
+    Transcribes,
 )
 from trunnion.errors import InternalError, NotFound, UnsupportedFeature
 from trunnion_openai.capabilities import UPPER_BOUND
@@ -86,6 +87,7 @@ def test_the_protocols_are_those_declared():
             "embeds/1": Embeds,
             "scores/1": Scores,
             "classifies/1": Classifies,
+            "transcribes/1": Transcribes,
             "relays/1": Relays,
             "reports_load/1": ReportsLoad,
             "probes_health/1": ProbesHealth,
