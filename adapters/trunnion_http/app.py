@@ -41,6 +41,7 @@ from .responses.handlers import responses
 from .scoring import classify, rerank, score
 from .settings import HTTPSettings
 from .tokenizing import detokenize, tokenize
+from .transcription import TRANSCRIPTIONS, transcriptions
 
 logger = logging.getLogger("trunnion.http")
 
@@ -54,6 +55,7 @@ ROUTES: Final[dict[str, tuple[str, Handler]]] = {
     **dict.fromkeys(("/v1/score", "/score"), ("POST", score)),
     **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), ("POST", rerank)),
     **dict.fromkeys(("/v1/classify", "/classify"), ("POST", classify)),
+    TRANSCRIPTIONS: ("POST", transcriptions),
     "/v1/messages": ("POST", messages),
     "/v1/messages/count_tokens": ("POST", count_tokens),
     "/v1/responses": ("POST", responses),

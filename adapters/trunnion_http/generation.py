@@ -91,9 +91,7 @@ def compose(
         trace = {key: headers[name].decode("latin-1") for name, key in _TRACE if name in headers}
     if session is None and b"x-session-id" in headers:
         session = headers[b"x-session-id"].decode("latin-1")
-    timeout = settings.request_timeout if call.inside is None else None  # a batch has its own time
-    if _TIMEOUT in headers:
-        timeout = _shorter(headers[_TIMEOUT], timeout)
+    timeout = time_limit(call, settings)
     request = GenerateRequest(
         prompt=prompt,
         request_id=request_id,
@@ -117,6 +115,13 @@ def compose(
     if account is not None:
         account.request = request
     return request
+
+
+def time_limit(call: Call, settings: HTTPSettings) -> float | None:
+    """Return the seconds that a request may take; None for no limit. Raises :class:`InvalidArgument`."""
+    limit = settings.request_timeout if call.inside is None else None  # a batch has its own time
+    asked = call.headers.get(_TIMEOUT)
+    return limit if asked is None else _shorter(asked, limit)
 
 
 def _shorter(value: bytes, limit: float | None) -> float:

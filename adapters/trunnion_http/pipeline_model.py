@@ -22,7 +22,7 @@ class PipelineModel:
     With a ``library``, adapters are those that it knows, and one is loaded when it is first asked for.
     """
 
-    __slots__ = ("classify", "detokenize", "generate", "library", "name", "pipeline", "score", "tokenize")
+    __slots__ = ("classify", "detokenize", "generate", "library", "name", "pipeline", "score", "tokenize", "transcribe")
 
     def __init__(self, name: str, pipeline: Pipeline, library: AdapterLibrary | None = None) -> None:
         self.name = name
@@ -32,6 +32,7 @@ class PipelineModel:
         self.generate = pipeline.generate if library is None else self._generate
         self.score = pipeline.score
         self.classify = pipeline.classify
+        self.transcribe = pipeline.transcribe
         tokenizer = PipelineTokenizer(pipeline)
         self.tokenize = tokenizer.tokenize
         self.detokenize = tokenizer.detokenize

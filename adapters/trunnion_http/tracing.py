@@ -26,11 +26,12 @@ OPERATIONS: Final = {
     "/v1/messages": "chat",
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/v1/audio/transcriptions": "transcription",
     **dict.fromkeys(("/v1/score", "/score"), "score"),
     **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), "rerank"),
     **dict.fromkeys(("/v1/classify", "/classify"), "classify"),
 }
-"""The paths that are traced, and what OpenTelemetry calls them; it has no names for the last three."""
+"""The paths that are traced, and what OpenTelemetry calls them; it has no names for the last four."""
 _FIRST_SERVER_ERROR: Final = 500
 INSTALL: Final = "pip install 'trunnion[otel]'"
 

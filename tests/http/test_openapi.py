@@ -47,6 +47,7 @@ NEEDED = {
     "/v1/chat/completions": ["messages"],
     "/v1/completions": ["prompt"],
     "/v1/embeddings": ["input"],
+    "/v1/audio/transcriptions": ["file"],
     "/v1/messages": ["messages", "max_tokens"],
     "/v1/messages/count_tokens": ["messages"],
     "/v1/responses": ["input"],
@@ -64,6 +65,7 @@ NEEDED = {
 SENSIBLE = {
     "messages": HELLO, "input": "Hello", "prompt": "Hello", "max_tokens": 8, "tokens": [5, 6],
     "lora_name": "a", "lora_path": "a", "load_inplace": True,
+    "file": b"RIFF\x00\x00\x00\x00WAVE" + b"\0" * 200,
     "text_1": "Hello", "text_2": ["Hi", "No"], "query": "Hello", "documents": ["Hi", {"text": "No"}],
 }  # fmt: skip
 

@@ -124,6 +124,21 @@ def do_judge(name, deployment):
     return asyncio.run(ask())
 
 
+def do_transcribe(name, deployment, audio):
+    """Transcribe through what a gateway holds of a model; return the text and its tokens, or what is wrong."""
+    import asyncio
+
+    from trunnion.errors import TrunnionError
+    from trunnion_ray.serve.remote_model import ModelCard, RemoteModel
+
+    model = RemoteModel(ModelCard(name=deployment), serve.get_deployment_handle(deployment, name))
+    try:
+        found = asyncio.run(model.transcribe(audio.encode(), mime_type="audio/wav", language="en"))
+    except TrunnionError as error:
+        return error.to_dict()
+    return [found.text, found.usage.prompt_tokens]
+
+
 def do_replicas(name):
     """Return the running replicas of each deployment of an application."""
     deployments = serve.status().applications[name].deployments

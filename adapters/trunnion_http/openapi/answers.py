@@ -98,6 +98,10 @@ ANSWERS: Final[dict[str, Schema]] = {
         model=STRING,
         usage=_READ,
     ),
+    "Transcription": object_of(
+        {"usage": object_of(type=const("tokens"), input_tokens=INTEGER, output_tokens=INTEGER, total_tokens=INTEGER)},
+        text=STRING,
+    ),
     "Scores": object_of(
         id=STRING,
         object=const("list"),

@@ -16,7 +16,7 @@ from trunnion_http.responses.body import ITEMS, PARTS, MessageItem, OutputItem, 
 from trunnion_http.responses.body import REFUSED as REFUSED_BY_RESPONSES
 from trunnion_http.wire import REFUSED, ChatBody, encode
 
-from .answers import ANSWERS, ref
+from .answers import ANSWERS, STRING, ref
 from .routes import DESCRIBED, Route
 from .stored import BODIES, STORED_ANSWERS, stored_paths
 
@@ -109,10 +109,12 @@ def _operation(path: str, route: Route, schemas: dict[type, dict[str, Any]]) -> 
     content: dict[str, Any] = {route.media: {"schema": ref(route.answer)}}
     if route.streams:
         content["text/event-stream"] = {}  # OpenAPI 3.1 has no words for events
+    if route.text:
+        content["text/plain"] = {"schema": STRING}
     responses: dict[str, Any] = {"200": {"description": "The answer", "content": content}}
     if route.failing:
         responses["503"] = {"description": "Not now, and why", "content": content}
-    statuses = tuple(_FAILURES) if route.body else _OPEN_FAILURES if route.failing else _NO_BODY_FAILURES
+    statuses = tuple(_FAILURES) if route.takes else _OPEN_FAILURES if route.failing else _NO_BODY_FAILURES
     for status in statuses:
         failure = {"application/json": {"schema": ref(route.error)}}
         responses.setdefault(str(status), {"description": _FAILURES[status], "content": failure})
@@ -120,6 +122,8 @@ def _operation(path: str, route: Route, schemas: dict[type, dict[str, Any]]) -> 
     if route.body is not None:
         body = {"application/json": {"schema": schemas[route.body]}}
         made["requestBody"] = {"required": True, "content": body}
+    elif route.form is not None:
+        made["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": route.form}}}
     if "{model}" in path:
         named = {"type": "string", "minLength": 1}
         made["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": named}]

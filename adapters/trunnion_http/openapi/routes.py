@@ -13,6 +13,9 @@ from trunnion_http.responses.body import ResponsesBody
 from trunnion_http.wire import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, TokenizeBody
 from trunnion_http.wire.scoring import ClassifyBody, RerankBody, ScoreBody
 
+from .answers import Schema
+from .forms import AUDIO_FORM
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
@@ -21,25 +24,34 @@ class Route:
     Attributes:
         summary: What it does, in one line.
         answer: The component that describes its answer.
-        body: What its decoder takes; None for a route without a body.
+        body: What its decoder takes; None for a route without a JSON body.
+        form: The schema of the form that it takes in place of one.
         streams: Whether it answers with server-sent events where the body asks for a stream.
         error: The component of its errors.
         failing: Whether it answers with 503 and ``answer``, which is no error but a report.
         media: The media type of its answer.
+        text: Whether it answers with bare text where the body asks for it.
     """
 
     summary: str
     answer: str
     body: type[Struct] | None = None
+    form: Schema | None = None
     streams: bool = False
     error: Literal["Error", "AnthropicError"] = "Error"
     failing: bool = False
     media: str = "application/json"
+    text: bool = False
 
     @property
     def method(self) -> str:
         """Return the method, as OpenAPI writes it."""
-        return "get" if self.body is None else "post"
+        return "post" if self.takes else "get"
+
+    @property
+    def takes(self) -> bool:
+        """Tell whether it takes a body."""
+        return self.body is not None or self.form is not None
 
 
 DESCRIBED: Final[dict[str, Route]] = {
@@ -48,6 +60,9 @@ DESCRIBED: Final[dict[str, Route]] = {
     ),
     "/v1/completions": Route(summary="Complete prompts", body=CompletionBody, answer="Completion", streams=True),
     "/v1/embeddings": Route(summary="Embed texts", body=EmbeddingBody, answer="Embeddings"),
+    "/v1/audio/transcriptions": Route(
+        summary="Write down what is spoken in an audio file", form=AUDIO_FORM, answer="Transcription", text=True
+    ),
     **dict.fromkeys(
         ("/v1/score", "/score"), Route(summary="Score how well texts match", body=ScoreBody, answer="Scores")
     ),

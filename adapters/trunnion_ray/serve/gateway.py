@@ -17,6 +17,7 @@ from trunnion_http.anthropic.errors import is_anthropic
 from trunnion_http.anthropic.frames import error_event
 from trunnion_http.call import Call, ClientGone
 from trunnion_http.request_log import fields, log_request
+from trunnion_http.transcription import TRANSCRIPTIONS, named_model
 
 from .census import Census
 from .errors import unwrap
@@ -33,6 +34,7 @@ RELAYED: Final = frozenset(
         "/v1/chat/completions",
         "/v1/completions",
         "/v1/embeddings",
+        TRANSCRIPTIONS,
         "/v1/score",
         "/score",
         "/v1/rerank",
@@ -164,13 +166,19 @@ class GatewayApp:
         await asyncio.gather(*(model.look(within=within) for model in changing))
         return bool(changing)
 
-    def _read(self, call: Call, path: str, body: bytes) -> tuple[RemoteModel, RelayedRequest, bool]:
+    @staticmethod
+    def _look_into(call: Call, path: str, body: bytes) -> _Peek:
+        if path.rstrip("/") == TRANSCRIPTIONS:
+            return _Peek(model=named_model(call, body))
         try:
-            peek = _peek(body or _NOTHING)
+            return _peek(body or _NOTHING)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"the request body is not what {path} takes: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"the request body is not valid JSON: {error}") from error
+
+    def _read(self, call: Call, path: str, body: bytes) -> tuple[RemoteModel, RelayedRequest, bool]:
+        peek = self._look_into(call, path, body)
         name = peek.lora_name if path == _UNLOAD and peek.model is None else peek.model
         handle, adapter = self._models.resolve(name)
         assert isinstance(handle, RemoteModel)

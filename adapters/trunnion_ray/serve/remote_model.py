@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trunnion.engine import Classification, Embedding, EngineInfo, Score
+from trunnion.engine import Classification, Embedding, EngineInfo, Score, Transcription
 from trunnion.errors import InternalError, Transient, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
@@ -147,6 +147,14 @@ class RemoteModel:
         """Return the probability of each label, per prompt, in order."""
         try:
             found: list[Classification] = await self.whole.classify.remote(list(prompts))
+        except Exception as error:
+            raise unwrap(error) from error
+        return found
+
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> Transcription:
+        """Return the text that is spoken."""
+        try:
+            found: Transcription = await self.whole.transcribe.remote(audio, mime_type=mime_type, language=language)
         except Exception as error:
             raise unwrap(error) from error
         return found

@@ -13,7 +13,7 @@ from typing import Any, Final
 from trunnion.adapter_library import AdapterLibrary
 from trunnion.adapter_setting import LoraSettings
 from trunnion.completion import Completion, collect
-from trunnion.engine import Classification, Embedding, EngineInfo, LoadReport, ProbesHealth, Score
+from trunnion.engine import Classification, Embedding, EngineInfo, LoadReport, ProbesHealth, Score, Transcription
 from trunnion.errors import EngineDead, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.pipeline import Pipeline
@@ -76,7 +76,8 @@ class ModelReplica:
 
     As the ingress of an application it serves the OpenAI API itself; behind a gateway it is sent raw requests through
     :meth:`relay` and :meth:`relay_stream`. Methods for Python callers: :meth:`generate` (a stream), :meth:`complete`,
-    :meth:`embed`, :meth:`score`, :meth:`classify`, :meth:`load`, :meth:`describe`, :meth:`explain`.
+    :meth:`embed`, :meth:`score`, :meth:`classify`, :meth:`transcribe`, :meth:`load`, :meth:`describe`,
+    :meth:`explain`.
     """
 
     async def __init__(self, spec: ReplicaSpec, desk: Any = None) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -206,6 +207,10 @@ class ModelReplica:
     async def classify(self, prompts: list[Prompt]) -> list[Classification]:
         """Return the probability of each label, per prompt, in order."""
         return await self._pipeline.classify(prompts)
+
+    async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> Transcription:
+        """Return the text that is spoken."""
+        return await self._pipeline.transcribe(audio, mime_type=mime_type, language=language)
 
     async def load(self) -> LoadReport | None:
         """Return the engine's load; None if it reports none."""
