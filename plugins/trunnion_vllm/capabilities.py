@@ -26,6 +26,7 @@ UPPER_BOUND: Final = Capabilities.of(
     reasons={
         "tools": "tool calls are the stages' work",
         "tool_choice": "tool calls are the stages' work",
+        "transcribes/1": "not mounted; vLLM's own server transcribes, behind the openai engine",
         "handoff": "disaggregated prefill is not mounted yet",
     },
 )

@@ -16,7 +16,7 @@ from trunnion.startup import StartupClock
 from . import kv_events, ranks
 from .adapters import lora_args, with_spare_slot
 from .config import VLLMConfig
-from .cpu_defaults import kv_cache_gib, unasked_binding
+from .cpu_defaults import executor, kv_cache_gib, unasked_binding
 from .engine_args import unknown_args_message
 from .placement import device_of, world_size
 from .spawn import without_interrupts, without_main
@@ -89,6 +89,8 @@ def build_args(model: str, config: VLLMConfig) -> Any:
         args["kv_events_config"] = kv_events.events_config(args.get("kv_events_config"))
     if _vllm.on_cpu():
         args = with_spare_slot(args, len(config.adapters))
+        if (inside := executor(world_size(config))) is not None:
+            args.setdefault("distributed_executor_backend", inside)
     if wrong := unknown_args_message(args, defaults):
         raise ConfigError(f"{wrong} (vLLM {_vllm.VERSION})", param="engine_kwargs")
     changed = {name: value for name, value in args.items() if value != defaults[name]}

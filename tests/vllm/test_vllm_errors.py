@@ -134,10 +134,11 @@ def test_an_unknown_engine_argument_is_refused_before_anything_loads(vllm):
         build_args("model", config)
 
 
-def test_the_difference_from_the_defaults_is_logged_once(vllm, model, caplog):
+def test_the_difference_from_the_defaults_is_logged_once(vllm, model, caplog, monkeypatch):
     from trunnion_vllm.config import VLLMConfig
     from trunnion_vllm.launch import build_args
 
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     caplog.set_level("INFO", logger="trunnion.vllm")
     args = build_args(model, VLLMConfig(max_num_seqs=7, seed=0, engine_kwargs={"block_size": 32}))
     (line,) = [r.getMessage() for r in caplog.records if "differ" in r.getMessage()]

@@ -30,7 +30,7 @@ SETTINGS = {
     "revision": ("v7", "model_config.revision"),
     "trust_remote_code": (True, "model_config.trust_remote_code"),
 }
-ELSEWHERE = {"dtype", "quantization", "disable_log_stats"}
+ELSEWHERE = {"dtype", "quantization", "disable_log_stats", "max_loras", "max_lora_rank"}
 
 
 def made_of(**settings):
@@ -76,6 +76,34 @@ def test_further_arguments_reach_vllm_config_objects_among_them():
     _, config = made_of(engine_kwargs={"block_size": 64, "speculative_config": speculative})
     assert config.cache_config.block_size == 64
     assert config.speculative_config.num_speculative_tokens == 3
+
+
+def test_room_for_adapters_is_made_without_any():
+    assert made_of()[1].lora_config is None
+    lora = made_of(max_loras=3, max_lora_rank=32)[1].lora_config
+    assert (lora.max_loras - 1, lora.max_lora_rank) == (3, 32)  # a spare slot, on a CPU
+
+
+@pytest.mark.parametrize(
+    ("threads", "bind", "settings", "inside"),
+    [
+        ("1", "nobind", {}, True),
+        ("4", "nobind", {"distributed_executor_backend": "uni"}, False),
+        ("1", "nobind", {"distributed_executor_backend": "mp"}, False),
+        ("1", "nobind", {"tensor_parallel_size": 2}, False),
+        ("1", "0", {}, False),
+        (None, "nobind", {}, False),
+    ],
+)
+def test_a_lone_rank_runs_inside_the_engine_where_openmp_is_set_up(monkeypatch, threads, bind, settings, inside):
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", bind)
+    if threads is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    backend = made_of(**settings)[1].parallel_config.distributed_executor_backend
+    assert (backend != "mp") == inside
+    assert inside == str(backend).endswith("UniProcExecutor")
 
 
 @pytest.mark.asyncio(loop_scope="session")
