@@ -66,7 +66,8 @@ class Pooling:
 
     async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None) -> Transcription:
         """Return what is spoken."""
-        engine = self._needed(Transcribes, "transcribes/1", "transcribes no audio; serve a speech recognition model")  # type: ignore[type-abstract]
+        lacking = "transcribes no audio; choose an engine and a model that do (`trunnion engines --markdown`)"
+        engine = self._needed(Transcribes, "transcribes/1", lacking)  # type: ignore[type-abstract]
         with self._foreign_errors():
             made = await engine.transcribe(audio, mime_type=mime_type, language=language)
         found = Transcription(text=made, usage=_UNCOUNTED) if isinstance(made, str) else made

@@ -38,6 +38,7 @@ UPPER_BOUND: Final = Capabilities.of(
         "tools": "tool calls are the stages' work",
         "tool_choice": "tool calls are the stages' work",
         "parallel_tool_calls": "tool calls are the stages' work",
+        "transcribes/1": "speech recognition models are not mounted",
         "handoff": "the library cannot hand a KV cache over",
         "session": "there is one engine here, routers alone read it",
         "tenant": "hooks alone read it",

@@ -505,7 +505,7 @@ async def test_transcriptions():
             answers = {"en": t.Transcription(text="yes", usage=usage), "de": f"ja, {mime_type}", "fr": None}
             return answers[language]
 
-    with pytest.raises(UnsupportedFeature, match="speech recognition") as refused:
+    with pytest.raises(UnsupportedFeature, match="transcribes no audio") as refused:
         async with opened(Hearing()) as pipeline:  # it could, and does not declare it
             await pipeline.transcribe(b"", mime_type="audio/wav")
     assert (refused.value.param, refused.value.details["feature"]) == ("model", "transcribes/1")
