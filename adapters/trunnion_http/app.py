@@ -11,74 +11,33 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from trunnion.errors import PermissionDenied, TrunnionError
 
-from .administration import load_adapter, reset_prefix_cache, sleep, unload_adapter, wake
-from .anthropic.handlers import count_tokens, messages
 from .auth import key_ring
 from .batches.ask import INSIDE
 from .batches.keeper import Keeper
 from .batches.routing import serve_stored, stored_route
 from .call import Call, ClientGone, Scope, Send, path_of
-from .chat import chat_completions
-from .completions import completions
 from .cors import CrossOrigin
 from .disconnects import DisconnectWatch, Receive
 from .door import Door
-from .embeddings import embeddings
 from .errors import internal_error, method_not_allowed, unknown_path
-from .listing import get_model, health, list_models, ready, version
-from .metrics import Metrics, metrics
+from .listing import get_model
+from .metrics import Metrics
 from .models import ModelDirectory, ModelHandle
 from .observing import Observer
-from .openapi import openapi
 from .page import answer_page, wants_page
-from .responses.handlers import responses
-from .scoring import classify, rerank, score
+from .route_table import ADMIN, OPEN, ROUTES
 from .settings import HTTPSettings
-from .tokenizing import detokenize, tokenize
-from .transcription import TRANSCRIPTIONS, transcriptions
 
 logger = logging.getLogger("trunnion.http")
 
-Handler = Callable[["App", Call], Awaitable[None]]
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
-ROUTES: Final[dict[str, tuple[str, Handler]]] = {
-    "/v1/chat/completions": ("POST", chat_completions),
-    "/v1/completions": ("POST", completions),
-    "/v1/embeddings": ("POST", embeddings),
-    **dict.fromkeys(("/v1/score", "/score"), ("POST", score)),
-    **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), ("POST", rerank)),
-    **dict.fromkeys(("/v1/classify", "/classify"), ("POST", classify)),
-    TRANSCRIPTIONS: ("POST", transcriptions),
-    "/v1/messages": ("POST", messages),
-    "/v1/messages/count_tokens": ("POST", count_tokens),
-    "/v1/responses": ("POST", responses),
-    "/v1/load_lora_adapter": ("POST", load_adapter),
-    "/v1/unload_lora_adapter": ("POST", unload_adapter),
-    "/sleep": ("POST", sleep),
-    "/wake_up": ("POST", wake),
-    "/reset_prefix_cache": ("POST", reset_prefix_cache),
-    "/v1/models": ("GET", list_models),
-    "/tokenize": ("POST", tokenize),
-    "/detokenize": ("POST", detokenize),
-    "/health": ("GET", health),
-    "/ready": ("GET", ready),
-    "/version": ("GET", version),
-    "/metrics": ("GET", metrics),
-    "/openapi.json": ("GET", openapi),
-}
-_OPEN: Final = frozenset({"/health", "/ready", "/version", "/metrics", "/openapi.json"})
-"""Paths that never ask for a key: probes and tools have none."""
-_ADMIN: Final = frozenset(
-    {"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up", "/reset_prefix_cache"}
-)
-"""Paths that change the engine for everybody, and ask for an administrator's key."""
 _MODEL: Final = "/v1/models/"
 _STORED: Final = ("/v1/files", "/v1/batches")
 _LONGEST_ID: Final = 128
@@ -203,8 +162,8 @@ class App:
         if self._cors is not None and self._cors.look(call):
             await self._cors.answer(call)
             return
-        admin = path.rstrip("/") in _ADMIN
-        if admin or path not in _OPEN:
+        admin = path.rstrip("/") in ADMIN
+        if admin or path not in OPEN:
             self._admit(call, admin=admin)
         if route is None:
             if path.startswith(_STORED):

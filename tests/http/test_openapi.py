@@ -12,10 +12,10 @@ import trunnion
 from trunnion.adapter_library import AdapterLibrary
 from trunnion.adapter_setting import LoraSettings
 from trunnion_http import HTTPSettings, ModelDirectory, PipelineModel, create_app
-from trunnion_http.app import ROUTES
 from trunnion_http.batches.routing import STORED
 from trunnion_http.openapi import document
 from trunnion_http.openapi.routes import DESCRIBED
+from trunnion_http.route_table import ROUTES
 
 schemathesis = pytest.importorskip("schemathesis")
 
