@@ -82,6 +82,7 @@ def processor_config(
         max_pending_requests=given.concurrency,
         base_models=tuple(options.base_models),
         on_error=given.on_error,
+        skip_failed=False,  # rows of a file that bring an error are dead letters, to be asked again
         recovery=given.recovery,
         journal=given.journal,
         cache=given.cache,

@@ -141,6 +141,11 @@ class ProcessorConfig(BaseModel):
         default="row",
         description="row: a row that fails keeps its columns and gets an `error`. raise: the first error ends the job.",
     )
+    skip_failed: bool = Field(
+        default=True,
+        description="A row that brings the `error` of a processor before passes with it, unasked, and counts as "
+        "failed. False: it is asked like any other, as dead letters are that run again.",
+    )
     recovery: Recovery = Field(
         default_factory=Recovery, description="What happens when something fails that is not a row's own fault."
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
 from trunnion.errors import TrunnionError
 from trunnion.pooling import Task
 from trunnion.row_tasks import RowRequest, answer_columns, failed_columns, task_request
-from trunnion.rows import RowOptions
+from trunnion.rows import RowOptions, error_from_column
 from trunnion_batch.arrow import output_types
 
 from .runner import Answer
+
+_MADE: Final = ("type", "code", "message")
+"""What an error column of ours always holds of a failed row."""
 
 
 class Dialect(Protocol):
@@ -46,6 +49,10 @@ class Dialect(Protocol):
         """Return the output columns of a failed row."""
         ...
 
+    def earlier(self, value: Any) -> TrunnionError | None:
+        """Return the error that a processor before put into a row's error column; None for any other value."""
+        ...
+
 
 class TrunnionDialect:
     """Give the columns of a task, those of :data:`trunnion.row_tasks.TASK_COLUMNS`."""
@@ -70,3 +77,12 @@ class TrunnionDialect:
     def failed(self, row: Mapping[str, Any], error: TrunnionError) -> dict[str, Any]:  # noqa: ARG002
         """Return the output columns of a failed row."""
         return failed_columns(error, self._task)
+
+    def earlier(self, value: Any) -> TrunnionError | None:
+        """Return the error that a processor before put into a row's error column; None for any other value."""
+        if not isinstance(value, Mapping) or any(not isinstance(value.get(name), str) for name in _MADE):
+            return None  # a column of the caller's own that has this name
+        try:
+            return error_from_column(value)
+        except (ValueError, TypeError):
+            return None

@@ -24,9 +24,13 @@ class Preprocess:
 
     function: RowFunction
     on_error: OnError
+    skip: Dialect | None = None
+    """Whose errors of a processor before make a row pass as it is; None: every row is taken."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the row for the engine's actor. Raises the row's error if the job is to end with it."""
+        if self.skip is not None and self.skip.earlier(row.get(self.skip.error)) is not None:
+            return {**row, FAILED_BEFORE: ""}
         try:
             return {**row, **self.function(dict(row)), FAILED_BEFORE: ""}
         except Exception as error:

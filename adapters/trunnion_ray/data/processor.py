@@ -114,7 +114,8 @@ class Processor:
         config, job = self.config, replace(self.job, desk=desk)
         logger.info("%s", self.explain())
         if self.before and job.preprocess is not None:
-            outside = Preprocess(function=job.preprocess, on_error=job.on_error)
+            skip = job.dialect if job.skip_failed else None
+            outside = Preprocess(function=job.preprocess, on_error=job.on_error, skip=skip)
             dataset = dataset.map(outside.__call__, **self.before)
             job = replace(job, preprocess=None)
         last = self.further[-1].job if self.further else job
@@ -241,6 +242,7 @@ def _one(
         spec=spec,
         options=options,
         on_error=config.on_error,
+        skip_failed=config.skip_failed,
         max_pending=config.max_pending_requests,
         prefix_order=config.prefix_order,
         adapter_root=config.adapter_root,

@@ -140,6 +140,13 @@ class RayDialect:
             "__inference_error__": f"{type(error).__name__}: {error}",
         }
 
+    def earlier(self, value: Any) -> TrunnionError | None:
+        """Return the error that a processor before put into a row's error column; None for any other value."""
+        if not isinstance(value, str) or not value:
+            return None
+        name, _, message = value.partition(": ")
+        return TrunnionError.from_dict({"type": name, "message": message or value})
+
 
 def _pooled(request: PoolingRequest, params: Mapping[str, Any]) -> PoolingRequest:
     """Return the request with what a row's ``pooling_params`` ask for: the length of a vector, and nothing else."""

@@ -51,6 +51,7 @@ class BatchJob:
     postprocess: RowFunction | None = None
     dialect: Dialect = field(default_factory=TrunnionDialect)
     on_error: Literal["row", "raise"] = "row"
+    skip_failed: bool = True
     max_pending: int | None = None
     prefix_order: bool = False
     adapter_root: str | None = None
@@ -169,9 +170,10 @@ class BatchWorker:
         # One row at a time: few functions expect to be called from several threads, and those that wait for
         # something else can be moved into tasks of their own (preprocess_map_kwargs).
         places = []
+        earlier = self._earlier(columns)
         with self._before if job.preprocess is not None else contextlib.nullcontext():
-            for row in rows:
-                error = self._preprocess(row)
+            for index, row in enumerate(rows):
+                error = earlier.get(index) or self._preprocess(row)
                 place = job.routes.of(row.get(job.columns.model))[0] if error is None else 0
                 places.append(place)
                 if error is None and place == 0:
@@ -182,6 +184,14 @@ class BatchWorker:
             if isinstance(request, TrunnionError) and job.on_error == "raise":
                 raise request
         return rows, requests, None if job.last else places
+
+    def _earlier(self, columns: Columns) -> dict[int, TrunnionError]:
+        """Return the errors of rows that a processor before failed, by their places: they are not asked."""
+        dialect = self._job.dialect
+        if not self._job.skip_failed or self._job.place or dialect.error not in columns.names:
+            return {}
+        found = enumerate(map(dialect.earlier, columns.values(dialect.error)))
+        return {index: error for index, error in found if error is not None}
 
     def _plain(self, columns: Columns) -> bool:
         """Tell whether the block's columns go on as they are, so that rows need not be built."""
@@ -214,11 +224,14 @@ class BatchWorker:
     ) -> tuple[pa.Table, dict[int, TrunnionError]]:
         """Return the block, and the errors of rows on which postprocess failed, by their places."""
         job, dialect = self._job, self._job.dialect
+        earlier = self._earlier(columns)
         outputs = [
             dialect.answered(row, outcome)
             if isinstance(outcome, Answer)
             else self._passed(columns, index)
             if outcome is None
+            else {**dict.fromkeys(dialect.types), dialect.error: columns.values(dialect.error)[index]}
+            if index in earlier
             else dialect.failed(row, outcome)
             for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True))
         ]
