@@ -35,6 +35,8 @@ QUARANTINED: Final = "row_quarantined"
 """Code of the error of a row that killed an engine which had nothing else to do."""
 _STOP_SECONDS: Final = 30.0
 _LONGEST_WAIT: Final = 60.0
+_QUIET: Final = 10.0
+"""Seconds after a death that was told in which further ones are counted alone."""
 
 T = TypeVar("T")
 Opener = Callable[[PipelineSpec], Awaitable[Pipeline]]
@@ -111,6 +113,8 @@ class Supervisor:
         self._in_a_row = 0
         self._work: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self._told: float | None = None
+        self._untold = 0
 
     @property
     def pipeline(self) -> Pipeline:
@@ -233,8 +237,7 @@ class Supervisor:
             except EngineDead as error:
                 deaths += 1
                 self._died(engine, error)
-                if level == ALONE:
-                    self._in_a_row = 0  # a row got its due, which is progress
+                if level == ALONE:  # no progress: where every row kills, as a broken engine has it, the job must end
                     raise _quarantined(error) from error
                 continue
             except TrunnionError as error:
@@ -293,8 +296,18 @@ class Supervisor:
         if self._stopping:
             self._admission.fail(EngineGone(error))
             return
-        logger.warning("the engine died with %d rows in flight: %s", suspects, error)
+        self._tell_death(suspects, error)
         self._spawn(self._replace(engine, error, suspects))
+
+    def _tell_death(self, suspects: int, error: EngineDead) -> None:
+        """Log a death, but not each one where engines die in a row."""
+        now = time.monotonic()
+        if self._told is not None and now - self._told < _QUIET:
+            self._untold += 1
+            return
+        more = f"; {self._untold} more died since this was last told" if self._untold else ""
+        self._told, self._untold = now, 0
+        logger.warning("the engine died with %d rows in flight, and is replaced: %s%s", suspects, error, more)
 
     async def _replace(self, dead: _Running, error: TrunnionError, suspects: int) -> None:
         with contextlib.suppress(Exception):  # it is dead: what matters is that its processes are gone
@@ -314,7 +327,7 @@ class Supervisor:
                 await asyncio.sleep(min(2.0 ** (self._in_a_row - 1), _LONGEST_WAIT))
             else:
                 self._engine = _Running(pipeline)
-                logger.warning("a new engine runs")
+                logger.log(logging.INFO if self._untold else logging.WARNING, "a new engine runs")
                 self._admission.reopen(suspects)
                 return
 

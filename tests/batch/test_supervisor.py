@@ -123,6 +123,36 @@ async def test_a_job_ends_when_no_engine_lives(supervised, ask):
         await supervisor.complete(ask("late"))
 
 
+async def test_rows_that_are_set_apart_are_no_progress(supervised, ask):
+    """Where every row kills, the engine is what is broken."""
+    supervisor, lab = await supervised({"fault": "crash"}, max_engine_restarts=4)
+    answers = await everything(supervisor, [ask(f"row {i}") for i in range(30)])
+    kinds = [type(answer) for answer in answers]
+    assert kinds.count(EngineDead) + kinds.count(EngineGone) == 30
+    assert 1 <= kinds.count(EngineDead) <= 3  # set apart: from the third death on
+    assert (supervisor.deaths, len(lab.pipelines)) == (5, 5)
+    assert "5 times without an answered row" in str(next(one for one in answers if isinstance(one, EngineGone)))
+
+
+async def test_a_job_goes_on_as_long_as_rows_are_answered_in_between(supervised, ask):
+    supervisor, _ = await supervised(CRASH, max_engine_restarts=3)
+    codes = []
+    for index in range(12):  # one at a time: each third row kills three engines
+        (answer,) = await everything(supervisor, [ask("poison" if index % 3 == 0 else f"row {index}")])
+        codes.append(getattr(answer, "code", None))
+    assert codes == [QUARANTINED, None, None] * 4
+    assert supervisor.deaths == 12
+
+
+async def test_engines_that_die_in_a_row_are_not_told_one_by_one(supervised, ask, caplog):
+    supervisor, _ = await supervised({"fault": "crash"}, max_engine_restarts=4)
+    await everything(supervisor, [ask(f"row {i}") for i in range(30)])
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert supervisor.deaths == 5
+    assert len([text for text in warned if "died" in text]) == 1
+    assert len([text for text in warned if "a new engine runs" in text]) == 1
+
+
 async def test_a_start_that_fails_is_tried_again(supervised, ask):
     supervisor, lab = await supervised(
         {"faults": [{"kind": "crash_node", "at": 0.02}], "tpot": 0.2}, Transient("not yet"), {}

@@ -81,6 +81,16 @@ def test_an_engine_that_never_lives_ends_the_run(cli, tmp_path):
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_an_engine_that_dies_of_every_row_ends_the_run_and_what_is_set_apart_is_kept(cli, tmp_path):
+    cli.write("in.jsonl", [{"prompt": f"row {i}"} for i in range(200)])
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, "--set", "fault=crash", "--max-restarts", "3")
+    assert result.code == 1
+    assert "error: the engine died or failed to start 4 times without an answered row in between" in result.err
+    assert result.err.count("WARNING") <= 3
+    assert not (tmp_path / "out.jsonl").exists()
+    assert {row["error"]["code"] for row in cli.read("out.jsonl.partial")} == {"row_quarantined"}
+
+
 def test_a_run_that_was_killed_goes_on_from_its_journal(cli, until, tmp_path):
     rows = [{"id": i, "prompt": f"row {i % 40}"} for i in range(200)]  # many of them equal
     cli.write("in.jsonl", rows)

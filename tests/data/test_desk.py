@@ -4,7 +4,7 @@ import pytest
 
 from trunnion import Completion
 from trunnion.completion import CompletionChoice
-from trunnion.errors import ConfigError, TrunnionError
+from trunnion.errors import ConfigError, EngineDead, TrunnionError
 from trunnion.events import Usage
 from trunnion_batch.journal.answers import pack, unpack
 from trunnion_ray.data.desk import BlockCount, Desk
@@ -55,6 +55,24 @@ def test_rows_of_a_replica_that_died_were_there_at_a_death():
     assert begin(desk, ("t", 1), A, None, B)[0] == [1, 0, 1]
     assert begin(desk, ("t", 3), C)[0] == [0]
     assert desk.account()["engine_restarts"] == 1
+
+
+def test_a_replica_whose_process_ends_again_and_again_ends_the_job():
+    desk = Desk(max_restarts=2)
+    for life in "123":
+        desk.hello("r", life)
+    begin(desk, ("t", 1), A)
+    desk.entering("r", A)
+    desk.left("r", A)  # it came through: that is progress
+    desk.hello("r", "4")
+    desk.end("r", ("t", 1), count())  # so is a block
+    for life in "56":
+        desk.hello("r", life)
+    desk.end("r", ("t", 2), count(replayed=2))  # what a journal has is none
+    with pytest.raises(EngineDead, match="ended 3 times without") as caught:
+        desk.hello("r", "7")
+    assert caught.value.param == "max_engine_restarts"
+    desk.hello("another", "1")
 
 
 def test_of_rows_that_run_apart_only_those_in_the_engine_count():

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from trunnion.errors import TrunnionError
+from trunnion.errors import EngineDead, TrunnionError
 from trunnion_batch.account import Account, ErrorKind, check_errors
 from trunnion_batch.journal import Journal
 
@@ -43,6 +43,8 @@ class _Replica:
     """Hold what one replica has begun."""
 
     life: str
+    in_a_row: int = 0
+    """Lives that ended without a row that came through in between."""
     blocks: dict[Call, list[bytes]] = field(default_factory=dict)
     alone: list[bytes] = field(default_factory=list)
 
@@ -51,13 +53,22 @@ class Desk:
     """Hold a job's journal, cache, account and deaths."""
 
     def __init__(
-        self, *, journal: str | None = None, cache: str | None = None, max_error_rate: float | None = None
+        self,
+        *,
+        journal: str | None = None,
+        cache: str | None = None,
+        max_error_rate: float | None = None,
+        max_restarts: int | None = None,
     ) -> None:
-        """Open what is named; what fails is raised by the first call, since a constructor loses its errors' types."""
+        """Open what is named; what fails is raised by the first call, since a constructor loses its errors' types.
+
+        ``max_restarts``: new processes of a replica in a row, without a row that came through, that are let work.
+        """
         self._failure: TrunnionError | None = None
         self._journal: Journal | None = None
         self._cache: Journal | None = None
         self._limit = max_error_rate
+        self._max_restarts = max_restarts
         self._replicas: dict[str, _Replica] = {}
         self._deaths: Counter[bytes] = Counter()
         self._counts: dict[Call, BlockCount] = {}
@@ -87,17 +98,27 @@ class Desk:
 
         Raises:
             TrunnionError: The journal or the cache cannot be opened.
+            EngineDead: The replica's process ended too many times in a row.
         """
         if self._failure is not None:
             raise self._failure
         before = self._replicas.get(replica)
+        in_a_row = 0
         if before is not None and before.life != life:
             self._restarts += 1
+            in_a_row = before.in_a_row + 1
             for key in before.alone or [key for keys in before.blocks.values() for key in keys]:
                 self._deaths[key] += 1
             for call in before.blocks:
                 self._give_back(call)
-        self._replicas[replica] = _Replica(life)
+        self._replicas[replica] = _Replica(life, in_a_row)
+        if self._max_restarts is not None and in_a_row > self._max_restarts:
+            message = f"a replica's process ended {in_a_row} times without an answered row in between"
+            raise EngineDead(message, param="max_engine_restarts")
+
+    def _progress(self, replica: str) -> None:
+        if replica in self._replicas:
+            self._replicas[replica].in_a_row = 0
 
     def begin(
         self, replica: str, call: Call, keys: Sequence[bytes | None], shared: Sequence[bool]
@@ -174,6 +195,7 @@ class Desk:
         if replica in self._replicas:
             with contextlib.suppress(ValueError):
                 self._replicas[replica].alone.remove(row)
+            self._progress(replica)
 
     def end(self, replica: str, call: Call, count: BlockCount, restarts: int = 0) -> None:
         """Take note of what became of a block; a block that is done again counts once.
@@ -184,6 +206,8 @@ class Desk:
         if replica in self._replicas:
             self._replicas[replica].blocks.pop(call, None)
         self._taken.pop(call, None)
+        if count.ok > count.replayed:
+            self._progress(replica)
         self._restarts += restarts
         before = self._counts.get(call)
         if before is not None:

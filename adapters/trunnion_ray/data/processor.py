@@ -107,7 +107,12 @@ class Processor:
         if self.further:
             check_room([resources_of(one.config, one.job.spec) for one in (self, *self.further)])
         journal, cache = (None if uri is None else absolute(uri) for uri in (config.journal, config.cache))
-        desk = make_desk(journal=journal, cache=cache, max_error_rate=config.max_error_rate)
+        desk = make_desk(
+            journal=journal,
+            cache=cache,
+            max_error_rate=config.max_error_rate,
+            max_restarts=config.recovery.max_engine_restarts,
+        )
         return Begun(self._lazy(dataset, desk), desk, known_rows(dataset))
 
     def _lazy(self, dataset: Dataset, desk: Any) -> Dataset:
