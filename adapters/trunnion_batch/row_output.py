@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +16,30 @@ from typing import Any, Final, TextIO
 from trunnion.errors import ConfigError, InternalError
 from trunnion.pooling import Task
 
+from .places import put_in_place
 from .row_input import file_format, import_parquet
 
 _GROUP: Final = 2048
 
 
 class RowOutput(ABC):
-    """Take rows one by one; ``commit`` makes the output, ``abandon`` keeps what there is as ``OUTPUT.partial``."""
+    """Take rows one by one; ``commit`` makes the output, ``abandon`` keeps what there is as ``OUTPUT.partial``.
+
+    Attributes:
+        path: Where the output is, or will be; None for a stream.
+        rows: Rows written so far.
+        overwrite: Whether ``commit`` may replace a file.
+        displaced: The output's own name, where another file had taken it and ``commit`` went beside it.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.rows = 0
-        self.temporary = None if path is None else path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.overwrite = True
+        self.displaced: Path | None = None
+        # Not the process's number alone: on a file system that machines share, two may have the same.
+        unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.temporary = None if path is None else path.with_name(f".{path.name}.{unique}.tmp")
 
     @abstractmethod
     def write(self, row: dict[str, Any]) -> None:
@@ -42,8 +55,15 @@ class RowOutput(ABC):
     def commit(self) -> None:
         """Finish the output and give it its name."""
         self.close()
-        if self.path is not None and self.temporary is not None:
-            self.temporary.replace(self.path)
+        if self.temporary is not None:
+            self._place(self.temporary)
+
+    def _place(self, made: Path) -> None:
+        """Give a file the output's name; if another has it by now, and is not to be replaced, one beside it."""
+        assert self.path is not None
+        wanted, self.path = self.path, put_in_place(made, self.path, overwrite=self.overwrite)
+        if self.path != wanted:
+            self.displaced = wanted
 
     def abandon(self) -> Path | None:
         """Keep the rows written so far beside the output, and return where; None if there are none."""
@@ -54,7 +74,7 @@ class RowOutput(ABC):
         if not self.rows:
             self.temporary.unlink()
             return None
-        kept = self.path.with_name(f"{self.path.name}.partial")
+        kept = partial_path(self.path)
         self.temporary.replace(kept)
         return kept
 
@@ -151,8 +171,13 @@ class SpooledParquetOutput(JsonlOutput):
                 f"the rows do not fit into the columns of one Parquet file ({error}); all of them are in the partial "
                 "file, as JSON lines"
             ) from error
-        made.replace(self.path)
+        self._place(made)
         self.temporary.unlink()
+
+
+def partial_path(path: Path) -> Path:
+    """Return where the rows of an unfinished output are kept; those of a Parquet file are kept as JSON lines."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def _inferred(rows: list[dict[str, Any]], *, skip: frozenset[str]) -> Any:
@@ -169,12 +194,27 @@ def _groups(path: Path) -> Iterator[list[dict[str, Any]]]:
             yield [json.loads(line) for line in lines]
 
 
-def check_output(name: str, *, source: str, overwrite: bool, what: str = "OUTPUT") -> str:
-    """Return the output's format, before an engine spends its start-up time; ``what`` is what errors call it.
+def check_output(
+    name: str, *, source: str, overwrite: bool, what: str = "OUTPUT", stdout: bool = True, parquet: bool = True
+) -> str:
+    """Return the output's format, before an engine spends its start-up time.
+
+    Args:
+        name: The output.
+        source: The input, which must be another file.
+        overwrite: Whether a file that exists may be replaced.
+        what: What errors call the output.
+        stdout: Whether it may be "-".
+        parquet: Whether it may be Parquet.
 
     Raises:
         ConfigError: The name has an unknown suffix, its folder is missing, or a file would be lost.
     """
+    if name == "-" and not stdout:
+        raise ConfigError(f"{what} goes to a file, not to stdout (-); name one that ends in .jsonl", param=what)
+    if not parquet and not name.lower().endswith((".jsonl", ".ndjson")) and name != "-":
+        or_stdout = ", or be - for stdout" if stdout else ""
+        raise ConfigError(f"{what} {name}: the name must end in .jsonl{or_stdout}", param=what)
     kind = file_format(name, what)
     if name == "-":
         return kind
@@ -193,8 +233,12 @@ def check_output(name: str, *, source: str, overwrite: bool, what: str = "OUTPUT
     return kind
 
 
-def open_output(name: str, stream: TextIO | None, input_schema: Any, task: Task = "generate") -> RowOutput:
+def open_output(
+    name: str, stream: TextIO | None, input_schema: Any, task: Task = "generate", *, overwrite: bool = False
+) -> RowOutput:
     """Open the output by its name, which was checked; ``stream`` is where "-" goes, ``task`` what the columns are of.
+
+    Without ``overwrite``, a file that takes the name before the output is whole is not replaced.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -203,11 +247,17 @@ def open_output(name: str, stream: TextIO | None, input_schema: Any, task: Task 
         return JsonlOutput(None, stream)
     path = Path(name).expanduser()
     try:
+        made: RowOutput
         if file_format(name, "OUTPUT") == "jsonl":
-            return JsonlOutput(path)
-        return SpooledParquetOutput(path, task) if input_schema is None else ParquetOutput(path, input_schema, task)
+            made = JsonlOutput(path)
+        elif input_schema is None:
+            made = SpooledParquetOutput(path, task)
+        else:
+            made = ParquetOutput(path, input_schema, task)
     except OSError as error:
         raise ConfigError(f"OUTPUT {name} cannot be written: {error.strerror}", param="OUTPUT") from error
+    made.overwrite = overwrite
+    return made
 
 
 def _json_value(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from trunnion import EngineSpec, MediaPolicy, PipelineSpec
 from trunnion.rows import RowOptions
 from trunnion_batch.account import Account
 from trunnion_batch.answering import Answerer, Share
-from trunnion_batch.journal import Journal
+from trunnion_batch.journal import Journal, JournalStats
 from trunnion_batch.prefix_order import PrefixQueue
 from trunnion_batch.recovery import Recovery
 from trunnion_batch.row_input import RowInput
@@ -24,9 +23,11 @@ from trunnion_batch.supervisor import Supervisor
 from trunnion_batch.templates import RowTemplate
 
 from .console import say
+from .going_on import going_on
 from .interrupts import Interrupts
 from .progress import Progress
 from .starting import starter
+from .summary import write_summary
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +51,9 @@ class Job:
         deduplicate, share: Whether rows share answers, and which do.
         summary: Where the account is written to.
         n_in: Rows read so far.
+        on_ray: Whether the engines run there.
         partial: Whether the run was ended early, by a person.
+        kept: What the journal has, where this process holds it.
     """
 
     spec: EngineSpec
@@ -74,8 +77,10 @@ class Job:
     deduplicate: bool = False
     share: Share = "deterministic"
     summary: Path | None = None
+    on_ray: bool = False
     n_in: int = 0
     partial: bool = False
+    kept: JournalStats = field(default_factory=JournalStats)
     facts: dict[str, Any] = field(default_factory=dict)
 
     async def guard(self, work: Awaitable[None], interrupts: Interrupts) -> None:
@@ -93,18 +98,28 @@ class Job:
         except BaseException as error:
             if interrupts.signal:
                 say("interrupted" + ("" if self.output.rows else "; nothing was written"))
-            self._keep(quiet=isinstance(error, BrokenPipeError))
             self.partial = True
+            self._keep(error, quiet=isinstance(error, BrokenPipeError))
             self._write_summary()
             raise
         self.progress.tell(self.n_in, partial=False)
+        for one in self._displaced():
+            say(f"{one.displaced} was made by another run meanwhile and is left as it is: these rows are in {one.path}")
         if self.output.path is not None:
             say(f"written to {self.output.path}")
         if self.dead_letters is not None and self.dead_letters.rows:
             say(f"{self.dead_letters.rows} failed rows are in {self.dead_letters.path}, to be run again")
         self._write_summary()
 
-    def _keep(self, *, quiet: bool = False) -> None:
+    def _displaced(self) -> list[RowOutput]:
+        return [one for one in (self.output, self.dead_letters) if one is not None and one.displaced is not None]
+
+    @property
+    def displaced(self) -> bool:
+        """Tell whether another run took the name of an output, so that the rows are beside it."""
+        return bool(self._displaced())
+
+    def _keep(self, error: BaseException | None = None, *, quiet: bool = False) -> None:
         """Keep what there is as partial output, and say how to go on."""
         kept = self.output.abandon()
         if self.dead_letters is not None:
@@ -114,9 +129,15 @@ class Job:
         if kept is not None:
             say(f"{self.output.rows} rows are kept in {kept}")
         if self.journal is not None:
-            say(f"to go on, run the same command again: the journal {self.journal} has what was answered")
-        elif self.partial:
+            line = going_on(self.journal, self._kept_answers(), error, "--on-error raise")
+            if line is not None:
+                say(line)
+        elif self.partial and self.output.rows:
             say("what was answered is asked anew by another run; with --journal DIR a run goes on where it was stopped")
+
+    def _kept_answers(self) -> int | None:
+        """Return how many answers the journal has; None on Ray, where this process does not hold it."""
+        return None if self.on_ray else self.kept.found + self.kept.recorded
 
     def _write_summary(self) -> None:
         if self.summary is None:
@@ -128,8 +149,7 @@ class Job:
             made["models"] = {
                 name: {"engine": spec.engine, "model": spec.model} for name, (spec, _) in self.further.items()
             }
-        with contextlib.suppress(OSError):
-            self.summary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        write_summary(self.summary, made)
 
     @contextlib.contextmanager
     def journals(self) -> Iterator[tuple[Journal | None, Journal | None]]:
@@ -143,6 +163,8 @@ class Job:
             journal, cache = opened
             if journal is not None and journal.stats.found:
                 say(f"{journal.stats.found} answers of earlier runs are in the journal")
+            if journal is not None:
+                self.kept = journal.stats
             yield journal, cache
 
     async def run_here(self, interrupts: Interrupts) -> None:

@@ -24,7 +24,6 @@ from .batch_options import (
     Summary,
     TaskName,
     recovery_settings,
-    summary_path,
 )
 from .console import claim_stdout
 from .interrupts import run_async
@@ -185,10 +184,11 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
     from trunnion_batch.account import Account
     from trunnion_batch.routes import routes
     from trunnion_batch.row_input import RowInput, file_format
-    from trunnion_batch.row_output import check_output, open_output
+    from trunnion_batch.row_output import open_output
     from trunnion_batch.templates import RowTemplate
 
     from .job import Job
+    from .job_files import check_files
     from .progress import Progress
 
     if given.replicas != 1 and not given.ray:
@@ -206,9 +206,7 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
     postprocess = RowTemplate(given.postprocess, where="postprocess") if given.postprocess else None
     file_format(given.output, "OUTPUT")
     rows = RowInput(given.input)
-    check_output(given.output, source=given.input, overwrite=overwrite)
-    if given.dead_letters is not None:
-        check_output(given.dead_letters, source=given.input, overwrite=overwrite, what="--dead-letters")
+    summary = check_files(given, overwrite=overwrite)
     spec = make_spec(given.engine, given.model, given.config, given.adapters, batch=True, task=given.task)
     further = {
         name: (
@@ -230,7 +228,9 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
         typer.echo("\n".join(job_plan(given, spec, further, rows, options)))
         return
     schema = rows.schema if postprocess is None else None  # the columns are then others
-    output = open_output(given.output, claim_stdout() if given.output == "-" else None, schema, given.task)
+    stdout = claim_stdout() if given.output == "-" else None
+    output = open_output(given.output, stdout, schema, given.task, overwrite=overwrite)
+    dead = given.dead_letters
     account = Account(max_error_rate=given.max_error_rate)
     job = Job(
         spec=spec,
@@ -239,7 +239,7 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
         media=given.media,
         rows=rows,
         output=output,
-        dead_letters=None if given.dead_letters is None else open_output(given.dead_letters, None, None, given.task),
+        dead_letters=None if dead is None else open_output(dead, None, None, given.task, overwrite=overwrite),
         options=options,
         preprocess=preprocess,
         postprocess=postprocess,
@@ -253,7 +253,8 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
         cache=given.cache,
         deduplicate=given.deduplicate,
         share=given.share,
-        summary=summary_path(given.summary, given.output),
+        summary=summary,
+        on_ray=given.ray,
     )
     try:
         if given.ray:
@@ -266,8 +267,8 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
         raise typer.Exit(1) from error
     if job.partial:
         raise typer.Exit(130)
-    if job.n_in and not account.ok:
-        raise typer.Exit(1)  # every row failed
+    if (job.n_in and not account.ok) or job.displaced:
+        raise typer.Exit(1)  # every row failed, or rows are not where they were to be
 
 
 def _columns(kind: type[RowColumns], named: dict[str, str]) -> RowColumns:

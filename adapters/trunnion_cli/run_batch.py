@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -28,11 +27,13 @@ from .console import claim_stdout_bytes, say
 from .interrupts import Interrupts, run_async
 from .options import Adapters, Debug, Hooks, Settings, Verbose, build_spec, hook_settings
 from .progress import Progress
+from .summary import write_summary
 
 if TYPE_CHECKING:
     from trunnion import EngineSpec
     from trunnion_batch.account import Account
     from trunnion_batch.batch_files.files import LineFile, LineStream
+    from trunnion_batch.journal import JournalStats
     from trunnion_batch.recovery import Recovery
 
 
@@ -83,6 +84,7 @@ def run_batch(
     """
     from trunnion_batch.account import Account
     from trunnion_batch.batch_files.files import LineFile, LineStream
+    from trunnion_batch.places import check_apart, check_summary
     from trunnion_batch.row_output import check_output
 
     to_stdout = target == "-"
@@ -90,31 +92,40 @@ def run_batch(
         raise typer.BadParameter("with --output - say where failed lines go: --errors FILE")
     failed = errors or str(Path(target).with_suffix(".errors.jsonl"))
     descriptor, total = _open_input(source)
-    for name, what in ((target, "--output"), (failed, "--errors")):
-        check_output(name, source=source, overwrite=overwrite, what=what)
-    spec = build_spec(engine, model, settings, adapter, batch=True)
     own = journal is None and not to_stdout
+    kept = f"{target}.journal" if own else journal
+    account_file = summary_path(summary, target)
+    check_output(target, source=source, overwrite=overwrite, what="--output", parquet=False)
+    check_output(failed, source=source, overwrite=overwrite, what="--errors", stdout=False, parquet=False)
+    check_apart([
+        ("--input", source), ("--output", target), ("--errors", failed), ("--summary", account_file),
+        ("--journal", kept), *((f"{name}.partial", f"{name}.partial") for name in (target, failed) if name != "-"),
+    ])  # fmt: skip
+    check_summary(account_file, overwrite=overwrite)
+    spec = build_spec(engine, model, settings, adapter, batch=True)
     account = Account(max_error_rate=max_error_rate)
     job = _Job(
         spec=spec,
         hooks=hook_settings(hook),
         name=served_model_name or Path(spec.model or spec.engine).name,
         descriptor=descriptor,
-        results=LineStream(claim_stdout_bytes()) if to_stdout else LineFile(Path(target).expanduser()),
-        errors=LineFile(Path(failed).expanduser()),
+        results=LineStream(claim_stdout_bytes())
+        if to_stdout
+        else LineFile(Path(target).expanduser(), overwrite=overwrite),
+        errors=LineFile(Path(failed).expanduser(), overwrite=overwrite),
         account=account,
         progress=Progress(total, account),
         recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
         concurrency=concurrency,
         strict=strict,
-        journal=f"{target}.journal" if own else journal,
+        journal=kept,
         journal_ends=own,
-        summary=summary_path(summary, target),
+        summary=account_file,
     )
     run_async(job.run)
     if job.partial:
         raise typer.Exit(130)
-    if job.n_in and not account.ok:
+    if (job.n_in and not account.ok) or job.results.displaced or job.errors.displaced:
         raise typer.Exit(1)
 
 
@@ -151,13 +162,14 @@ class _Job:
     n_in: int = 0
     partial: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    kept: JournalStats | None = None
 
     async def run(self, interrupts: Interrupts) -> None:
         try:
             await self._answer(interrupts)
-        except BaseException:
+        except BaseException as error:
             self.partial = True
-            self._keep()
+            self._keep(error)
             self._write_summary()
             raise
         if self.partial:
@@ -169,23 +181,30 @@ class _Job:
                 shutil.rmtree(self.journal, ignore_errors=True)
         self.progress.tell(self.n_in, partial=self.partial)
         self._write_summary()
+        for one in (self.results, self.errors):
+            if one.displaced:
+                say(f"{one.displaced} was made by another run meanwhile and is left as it is: see {one.path}")
         if not self.partial:
             say(f"{self.results.lines} responses" + (f" in {self.results.path}" if self.results.path else ""))
             say(f"{self.errors.lines} failed lines in {self.errors.path}")
 
-    def _keep(self) -> None:
+    def _keep(self, error: BaseException | None = None) -> None:
         kept = [str(path) for path in (self.results.abandon(), self.errors.abandon()) if path is not None]
         if kept:
             say(f"what there is so far: {', '.join(kept)}")
         if self.journal is not None:
-            say(f"to go on, run the same command again: the journal {self.journal} has what was answered")
+            from .going_on import going_on
+
+            answers = 0 if self.kept is None else self.kept.found + self.kept.recorded
+            line = going_on(self.journal, answers, error, "--strict")
+            if line is not None:
+                say(line)
 
     def _write_summary(self) -> None:
         if self.summary is not None:
             facts = {**self.facts, "engine": self.spec.engine, "model": self.spec.model}
             made = self.account.summary(self.n_in, partial=self.partial, **facts)
-            with contextlib.suppress(OSError):
-                self.summary.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+            write_summary(self.summary, made)
 
     async def _answer(self, interrupts: Interrupts) -> None:
         from trunnion import PipelineSpec
@@ -203,6 +222,7 @@ class _Job:
             journal = None
             if self.journal is not None:
                 journal = stack.enter_context(contextlib.closing(Journal(self.journal, readable=lambda _: True)))
+                self.kept = journal.stats
                 if journal.stats.found:
                     say(f"{journal.stats.found} answers of earlier runs are in the journal")
             supervisor = Supervisor(spec, self.recovery, opener=starter())

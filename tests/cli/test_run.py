@@ -330,3 +330,56 @@ def test_a_run_in_which_every_row_failed_says_so_by_its_exit_code(cli):
     assert result.code == 1
     assert "2 rows in = 0 ok + 2 failed" in result.err
     assert len(cli.read("out.jsonl")) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--summary", "in.jsonl"), "--summary and INPUT are both in.jsonl"),
+        (("--summary", "out.jsonl"), "--summary and OUTPUT are both out.jsonl"),
+        (("--summary", "other.jsonl"), "--summary other.jsonl exists and is no account"),
+        (("--summary", "no/where.json"), "--summary no/where.json cannot be written: its folder does not exist"),
+        (("--summary", "."), "--summary . is a folder"),
+        (("--dead-letters", "out.jsonl"), "--dead-letters and OUTPUT are both out.jsonl"),
+        (("--dead-letters", "-"), "--dead-letters goes to a file, not to stdout"),
+        (("--journal", "j", "--cache", "./j"), "--cache and --journal are both ./j"),
+    ],
+)
+def test_files_that_would_be_lost_are_refused_before_anything_runs(cli, options, said):
+    cli.write("in.jsonl", [{"prompt": "a"}])
+    cli.write("other.jsonl", [{"prompt": "b"}])
+    result = cli.run("run", "in.jsonl", "out.jsonl", *SIM, *options)
+    assert result.code == 2, result
+    assert said in " ".join(result.err.split())
+    assert sorted(path.name for path in cli.folder.iterdir()) == ["in.jsonl", "other.jsonl"]
+
+
+def test_of_two_runs_with_one_output_none_loses_its_rows(cli, tmp_path, until):
+    cli.write("in.jsonl", [{"prompt": "slow"}])
+    slow = cli.start("run", "in.jsonl", "out.jsonl", *SIM, "--set", "ttft=4", "--dead-letters", "dead.jsonl")
+    until(lambda: any(tmp_path.glob(".out.jsonl.*.tmp")) or process_ended(slow))
+    cli.write("quick.jsonl", [{"prompt": "quick"}])
+    assert cli.run("run", "quick.jsonl", "out.jsonl", *SIM).code == 0
+    _, err = slow.communicate(timeout=30)
+    assert slow.returncode == 1, err
+    assert "out.jsonl was made by another run meanwhile and is left as it is: these rows are in out.2.jsonl" in err
+    assert [cli.read(name)[0]["prompt"] for name in ("out.jsonl", "out.2.jsonl")] == ["quick", "slow"]
+
+
+def process_ended(process):
+    return process.poll() is not None
+
+
+def test_how_to_go_on_is_said_where_there_is_something_to_go_on_from(cli):
+    again = "run the same command again"
+    cli.write("in.jsonl", [{"prompt": "a"}, {"prompt": "b", "sampling_params": {"n": 0}}])
+    (cli.folder / "file").write_text("")
+    command = ("run", "in.jsonl", "out.jsonl", *SIM, "--concurrency", "1", "--on-error", "raise")
+    result = cli.run(*command, "--journal", "file")
+    assert "cannot be opened" in result.err
+    assert again not in result.err
+    result = cli.run(*command, "--journal", "j")
+    assert again not in result.err
+    assert "to go on, mend that row or leave --on-error raise out, and run the command again" in result.err
+    none = cli.write("none.jsonl", [{"prompt": None}])
+    assert "to go on" not in cli.run("run", none, "out.jsonl", *SIM, "--on-error", "raise", "--journal", "k").err

@@ -121,6 +121,8 @@ def test_strict_ends_at_the_first_line_that_is_no_request(cli):
     assert "error: line 2: url must be one of" in result.err
     assert not (cli.folder / "out.jsonl").exists()
     assert [row["custom_id"] for row in cli.read("out.jsonl.partial")] == ["a"]
+    assert "run the same command again" not in result.err
+    assert "to go on, mend that row or leave --strict out, and run the command again: the journal" in result.err
 
 
 def test_a_run_that_was_killed_goes_on_without_being_told(cli, until):
@@ -168,6 +170,20 @@ def test_stdin_to_stdout_answers_while_the_pipe_is_open(cli):
     assert (out, process.returncode) == ("", 0), err
 
 
+def test_a_second_run_does_not_write_into_the_files_of_the_first(cli, until):
+    cli.write("in.jsonl", [chat(f"id-{i}", "hello") for i in range(20)])
+    slow = cli.start(*COMMAND, "--set", "ttft=0.5", "--concurrency", "2", "--journal", "a")
+    until(lambda: (cli.folder / "out.jsonl.partial").exists() or slow.poll() is not None)
+    second = cli.run(*COMMAND, "--journal", "b")
+    assert second.code == 2, second
+    assert "out.jsonl.partial is being written by another run" in second.err
+    cli.write("out.jsonl", [])
+    _, err = slow.communicate(timeout=30)
+    assert slow.returncode == 1, err
+    assert "out.jsonl was made by another run meanwhile and is left as it is: see out.2.jsonl" in err
+    assert (len(cli.read("out.jsonl")), len(cli.read("out.2.jsonl"))) == (0, 20)
+
+
 def test_lines_name_the_model_and_its_adapters(cli):
     cli.write("in.jsonl", [chat("base", "hello", model="mine"), chat("adapter", "hello", model="loud")])
     result = cli.run(*COMMAND, "--served-model-name", "mine", "--adapter", "loud")
@@ -196,6 +212,15 @@ def test_a_line_that_kills_engines_is_set_apart(cli):
         (("-i", "in.jsonl", "-o", "no/out.jsonl"), "its folder does not exist"),
         (("-i", "in.jsonl", "-o", "-"), "say where failed lines go: --errors FILE"),
         (("-i", "in.jsonl", "-o", "there.jsonl"), "exists; name another file, or replace it with --overwrite"),
+        (("-i", "in.jsonl", "-o", "out.jsonl", "-e", "out.jsonl"), "--errors and --output are both out.jsonl"),
+        (("-i", "in.jsonl", "-o", "out.jsonl", "-e", "in.jsonl"), "--errors in.jsonl is the input"),
+        (("-i", "in.jsonl", "-o", "out.jsonl", "-e", "-"), "--errors goes to a file, not to stdout (-)"),
+        (("-i", "in.jsonl", "-o", "-", "-e", "-"), "--errors goes to a file, not to stdout (-)"),
+        (("-i", "in.jsonl", "-o", "o.parquet"), "--output o.parquet: the name must end in .jsonl, or be - for stdout"),
+        (("-i", "in.jsonl", "-o", "o.jsonl", "-e", "e.txt"), "--errors e.txt: the name must end in .jsonl"),
+        (("-i", "in.jsonl", "-o", "o.jsonl", "--summary", "o.jsonl"), "--summary and --output are both o.jsonl"),
+        (("-i", "in.jsonl", "-o", "o.jsonl", "--summary", "there.jsonl"), "is no account of a run"),
+        (("-i", "in.jsonl", "-o", "o.jsonl", "--journal", "o.jsonl"), "--journal and --output are both o.jsonl"),
     ],
 )
 def test_wrong_files_are_named(cli, options, said):

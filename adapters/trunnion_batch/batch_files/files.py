@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from trunnion.errors import ConfigError
+from trunnion_batch.places import put_in_place
 
 _BLOCK: Final = 1 << 18
 
@@ -28,17 +29,31 @@ def read_lines(descriptor: int) -> Iterator[list[tuple[int, bytes]]]:
 
 
 class LineFile:
-    """Write lines to ``NAME.partial``, where they can be read meanwhile; ``commit`` gives the file its name."""
+    """Write lines to ``NAME.partial``, where they can be read meanwhile; ``commit`` gives the file its name.
 
-    def __init__(self, path: Path) -> None:
-        """Begin anew. Raises :class:`ConfigError` if that cannot be."""
+    ``displaced`` is that name, where another file had taken it meanwhile: the lines are then beside it, in ``path``.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        """Begin anew; ``overwrite``: a file that has the name in the end is replaced.
+
+        Raises:
+            ConfigError: It cannot be written, or another run is writing it.
+        """
         self.path = path
         self.partial = path.with_name(f"{path.name}.partial")
         self.lines = 0
+        self.displaced: Path | None = None
+        self._overwrite = overwrite
         try:
-            self._file: BinaryIO = self.partial.open("wb", buffering=1 << 16)
+            self._file: BinaryIO = self.partial.open("ab", buffering=1 << 16)
         except OSError as error:
             raise ConfigError(f"{self.partial} cannot be written: {error.strerror}", param="output") from error
+        if not _alone(self._file, self.partial):
+            self._file.close()
+            message = f"{self.partial} is being written by another run; wait for its end, or name another file"
+            raise ConfigError(message, param="output")
+        self._file.truncate(0)
 
     def write(self, line: bytes) -> None:
         """Write one line."""
@@ -50,17 +65,37 @@ class LineFile:
         self._file.flush()
 
     def commit(self) -> None:
-        """Close the file and give it its name."""
+        """Give the file its name and close it; nobody who opened it meanwhile may take it for a part of theirs."""
+        self._file.flush()
+        wanted, self.path = self.path, put_in_place(self.partial, self.path, overwrite=self._overwrite)
+        self.displaced = wanted if self.path != wanted else None
         self._file.close()
-        self.partial.replace(self.path)
 
     def abandon(self) -> Path | None:
         """Close the file and return where its lines are; None, and no file, if there are none."""
-        self._file.close()
-        if self.lines:
-            return self.partial
-        self.partial.unlink(missing_ok=True)
+        with self._file:
+            if self.lines:
+                return self.partial
+            self.partial.unlink(missing_ok=True)
         return None
+
+
+def _alone(file: BinaryIO, path: Path) -> bool:
+    """Hold an open file against other runs, as long as it is open; False if one has it, or gave it its name by now."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 class LineStream:
@@ -69,6 +104,7 @@ class LineStream:
     def __init__(self, stream: BinaryIO) -> None:
         """Take the stream."""
         self.path: Path | None = None
+        self.displaced: Path | None = None
         self.lines = 0
         self._stream = stream
 

@@ -13,6 +13,7 @@ from ray.data import Dataset
 from trunnion.errors import ConfigError, TrunnionError
 from trunnion.row_tasks import dead_letter
 from trunnion_batch.account import Account
+from trunnion_batch.places import check_apart, check_summary
 from trunnion_batch.row_output import RowOutput, check_output, open_output
 
 from .failures import find_error
@@ -39,14 +40,22 @@ def run_job(
         raise ConfigError("dead_letters go with one output file; read the folder's failed rows", param="dead_letters")
     for name, what in ((None if folder else output, "output"), (dead_letters, "dead_letters")):
         if name is not None:
-            check_output(name, source="-", overwrite=overwrite, what=what)
+            check_output(name, source="-", overwrite=overwrite, what=what, stdout=False)
+    check_apart([
+        ("output", output), ("dead_letters", dead_letters), ("summary", summary),
+        ("journal", processor.config.journal), ("cache", processor.config.cache),
+    ])  # fmt: skip
+    if summary is not None:
+        check_summary(Path(summary).expanduser(), overwrite=overwrite, what="summary")
     job = processor.begin(dataset)
     try:
         if folder:
             job.dataset.write_parquet(output, mode="overwrite" if overwrite else "append")
             made = job.account()
         else:
-            account = _through_driver(job.dataset, output, dead_letters, processor, watched)
+            files = [name for name in (output, dead_letters) if name is not None]
+            sinks = [open_output(name, None, None, processor.config.task, overwrite=overwrite) for name in files]
+            account = _through_driver(job.dataset, sinks, processor, watched)
             made = balanced(job.account(), account)
     except Exception as error:
         ours = find_error(error)
@@ -62,16 +71,11 @@ def run_job(
     return made
 
 
-def _through_driver(
-    dataset: Dataset, output: str, dead_letters: str | None, processor: Processor, watched: Watched | None
-) -> Account:
+def _through_driver(dataset: Dataset, sinks: list[RowOutput], processor: Processor, watched: Watched | None) -> Account:
+    """Write the rows to the first file, and those that failed to the second if there is one."""
     account = Account()
     task, error = processor.config.task, processor.job.dialect.error
-    sinks = [open_output(output, None, None, task)]
-    dead: RowOutput | None = None
-    if dead_letters is not None:
-        dead = open_output(dead_letters, None, None, task)
-        sinks.append(dead)
+    dead = sinks[1] if len(sinks) > 1 else None
     try:
         for row in rows_of(dataset):
             sinks[0].write(row)
@@ -88,6 +92,10 @@ def _through_driver(
         raise
     for sink in sinks:
         sink.commit()
+    for sink in sinks:
+        if sink.displaced is not None:
+            message = f"{sink.displaced} was made by another run meanwhile and is left as it is: the rows are in"
+            raise ConfigError(f"{message} {sink.path}", param="output")
     return account
 
 
