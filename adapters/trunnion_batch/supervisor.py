@@ -124,6 +124,11 @@ class Supervisor:
         return self._engine.pipeline
 
     @property
+    def replacing(self) -> bool:
+        """Tell whether there is no engine right now."""
+        return not self._admission.open
+
+    @property
     def in_flight(self) -> int:
         """Return the rows that the engine has."""
         return self._admission.running

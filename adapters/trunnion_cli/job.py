@@ -196,6 +196,7 @@ class Job:
             )
             interrupts.drain_with(batch.drain)
             self.progress.in_flight = lambda: batch.in_flight
+            self.progress.replacing = lambda: any(one.answerer.supervisor.replacing for one in asked)
             self.progress.replicas = len(asked)
             with self.progress:
                 try:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from .console import say
+from .stillness import Stillness, limits
 
 if TYPE_CHECKING:
     from trunnion_batch.account import Account
+    from trunnion_batch.recovery import Recovery
 
 _SECONDS: Final = 10.0
 _WIDTH: Final = 100
@@ -19,9 +21,21 @@ _WIDTH: Final = 100
 class Progress:
     """Show an account on stderr while it grows. A context manager."""
 
-    def __init__(self, total: int | None, account: Account) -> None:
+    def __init__(self, total: int | None, account: Account, recovery: Recovery | None = None) -> None:
+        """Show nothing yet.
+
+        Args:
+            total: How many rows there are, where that is known.
+            account: What grows.
+            recovery: Whose limits are named while no row is finished; None: nothing is said then.
+        """
         self.total = total
         self.account = account
+        self.waits: Callable[[], str] | None = None
+        self.replacing: Callable[[], bool] = lambda: False
+        self._still: Stillness | None = None
+        if recovery is not None:
+            self._still = Stillness(lambda: account.rows, self._waits, limits(recovery))
         self.in_flight: Callable[[], int] = lambda: 0
         self.replicas: int | None = None
         self._said = time.monotonic()
@@ -31,6 +45,8 @@ class Progress:
     def __enter__(self) -> Self:
         """Start the clock, and the bar if somebody watches."""
         self.account.began = self._said = time.monotonic()
+        if self._still is not None:
+            self._still.start()
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -53,8 +69,18 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         """Take the bar away."""
+        if self._still is not None:
+            self._still.stop()
         if self._bar is not None:
             self._bar.stop()
+
+    def _waits(self) -> str:
+        if self.waits is not None:
+            return self.waits()
+        flight = self.in_flight()
+        if self.replacing():
+            return f"a new engine in the place of one that died, with {flight} rows in flight"
+        return f"the engine, with {flight} rows in flight" if flight else ""  # else for the input
 
     def update(self, _columns: dict[str, Any]) -> None:
         """Take note that the account has one more row."""

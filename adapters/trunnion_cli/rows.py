@@ -244,7 +244,7 @@ def _run(given: JobFile, *, overwrite: bool, explain: bool) -> None:
         preprocess=preprocess,
         postprocess=postprocess,
         account=account,
-        progress=Progress(rows.total, account),
+        progress=Progress(rows.total, account, given.recovery),
         concurrency=given.concurrency,
         prefix_window=given.prefix_window,
         raise_errors=given.on_error == "raise",

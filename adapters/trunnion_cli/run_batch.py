@@ -104,6 +104,7 @@ def run_batch(
     check_summary(account_file, overwrite=overwrite)
     spec = build_spec(engine, model, settings, adapter, batch=True)
     account = Account(max_error_rate=max_error_rate)
+    recovery = recovery_settings(retries, row_timeout, stall_timeout, max_restarts)
     job = _Job(
         spec=spec,
         hooks=hook_settings(hook),
@@ -114,8 +115,8 @@ def run_batch(
         else LineFile(Path(target).expanduser(), overwrite=overwrite),
         errors=LineFile(Path(failed).expanduser(), overwrite=overwrite),
         account=account,
-        progress=Progress(total, account),
-        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
+        progress=Progress(total, account, recovery),
+        recovery=recovery,
         concurrency=concurrency,
         strict=strict,
         journal=kept,
@@ -244,6 +245,7 @@ class _Job:
                 )
                 interrupts.drain_with(batch.drain)
                 self.progress.in_flight = lambda: batch.in_flight
+                self.progress.replacing = lambda: supervisor.replacing
                 with self.progress:
                     try:
                         await batch.run(read_ahead(read_lines(self.descriptor)))
