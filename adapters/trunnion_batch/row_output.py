@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 import json
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from trunnion.errors import ConfigError, InternalError
+from trunnion.errors import ConfigError
 from trunnion.pooling import Task
 
 from .places import put_in_place
 from .row_input import file_format, import_parquet
 
-_GROUP: Final = 2048
+MISFIT: Final = "rows_do_not_fit"
+"""Code of the error of rows whose values have no common type."""
 
 
 class RowOutput(ABC):
@@ -31,6 +30,9 @@ class RowOutput(ABC):
         overwrite: Whether ``commit`` may replace a file.
         displaced: The output's own name, where another file had taken it and ``commit`` went beside it.
     """
+
+    spools = False
+    """Whether what is written before ``commit`` is JSON lines, and the output something else."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -74,7 +76,7 @@ class RowOutput(ABC):
         if not self.rows:
             self.temporary.unlink()
             return None
-        kept = partial_path(self.path)
+        kept = partial_path(self.path, lines=self.spools)
         self.temporary.replace(kept)
         return kept
 
@@ -108,90 +110,9 @@ class JsonlOutput(RowOutput):
         self._stream.close()
 
 
-class ParquetOutput(RowOutput):
-    """Write Parquet with the schema of a Parquet input and the output columns."""
-
-    def __init__(self, path: Path, input_schema: Any, task: Task = "generate") -> None:
-        from .arrow import output_schema
-
-        super().__init__(path)
-        self._schema = output_schema(input_schema, task)
-        self._writer = import_parquet().ParquetWriter(self.temporary, self._schema)
-        self._buffer: list[dict[str, Any]] = []
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Buffer a row; a row group is written at a time."""
-        self._buffer.append(row)
-        self.rows += 1
-        if len(self._buffer) >= _GROUP:
-            self._write_group()
-
-    def _write_group(self) -> None:
-        import pyarrow as pa
-
-        group, self._buffer = self._buffer, []
-        self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
-
-    def close(self) -> None:
-        """Write the last row group and the footer."""
-        if self._buffer:
-            self._write_group()
-        self._writer.close()
-
-
-class SpooledParquetOutput(JsonlOutput):
-    """Write JSON lines first and Parquet at the end: only all the rows tell the columns of a JSONL input."""
-
-    def __init__(self, path: Path, task: Task = "generate") -> None:
-        import_parquet()
-        super().__init__(path)
-        self._task = task
-
-    def commit(self) -> None:
-        """Turn the lines into Parquet, in two passes of bounded memory."""
-        import pyarrow as pa
-
-        from .arrow import output_schema
-
-        self.close()
-        assert self.path is not None
-        assert self.temporary is not None
-        made = self.temporary.with_suffix(".parquet.tmp")
-        try:
-            schema = output_schema(None, self._task)
-            fixed = frozenset(schema.names)
-            for rows in _groups(self.temporary):
-                schema = pa.unify_schemas([schema, _inferred(rows, skip=fixed)], promote_options="permissive")
-            with import_parquet().ParquetWriter(made, schema) as writer:
-                for rows in _groups(self.temporary):
-                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            made.unlink(missing_ok=True)
-            raise InternalError(
-                f"the rows do not fit into the columns of one Parquet file ({error}); all of them are in the partial "
-                "file, as JSON lines"
-            ) from error
-        self._place(made)
-        self.temporary.unlink()
-
-
-def partial_path(path: Path) -> Path:
-    """Return where the rows of an unfinished output are kept; those of a Parquet file are kept as JSON lines."""
-    return path.with_name(f"{path.name}.partial")
-
-
-def _inferred(rows: list[dict[str, Any]], *, skip: frozenset[str]) -> Any:
-    """Return the schema of the columns that any of the rows has."""
-    import pyarrow as pa
-
-    names = dict.fromkeys(name for row in rows for name in row if name not in skip)
-    return pa.schema([(name, pa.array([row.get(name) for row in rows]).type) for name in names])
-
-
-def _groups(path: Path) -> Iterator[list[dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        while lines := list(itertools.islice(file, _GROUP)):
-            yield [json.loads(line) for line in lines]
+def partial_path(path: Path, *, lines: bool = False) -> Path:
+    """Return where the rows of an unfinished output are kept; ``lines``: they are JSON lines, whatever it was to be."""
+    return path.with_name(f"{path.stem}.partial.jsonl" if lines else f"{path.name}.partial")
 
 
 def check_output(
@@ -250,14 +171,19 @@ def open_output(
         made: RowOutput
         if file_format(name, "OUTPUT") == "jsonl":
             made = JsonlOutput(path)
-        elif input_schema is None:
-            made = SpooledParquetOutput(path, task)
         else:
-            made = ParquetOutput(path, input_schema, task)
+            made = _parquet_output(path, input_schema, task)
     except OSError as error:
         raise ConfigError(f"OUTPUT {name} cannot be written: {error.strerror}", param="OUTPUT") from error
     made.overwrite = overwrite
     return made
+
+
+def _parquet_output(path: Path, input_schema: Any, task: Task) -> RowOutput:
+    import_parquet()  # which says what to install
+    from .parquet_output import ParquetOutput, SpooledParquetOutput
+
+    return SpooledParquetOutput(path, task) if input_schema is None else ParquetOutput(path, input_schema, task)
 
 
 def _json_value(value: Any) -> Any:

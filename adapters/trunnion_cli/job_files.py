@@ -34,7 +34,8 @@ def check_files(given: JobFile, *, overwrite: bool) -> Path | None:
     ]
     for what, name in places[1:3]:
         if name not in (None, "-"):
-            places.append((f"what an unfinished run keeps of {what}", partial_path(Path(str(name)).expanduser())))
+            kept = f"what an unfinished run keeps of {what}"
+            places += [(kept, partial_path(Path(str(name)).expanduser(), lines=lines)) for lines in (False, True)]
     check_apart(places)
     check_summary(summary, overwrite=overwrite)
     return summary

@@ -269,9 +269,10 @@ def test_jsonl_to_parquet_finds_the_columns_of_all_rows(cli, tmp_path):
     result = cli.run("run", "odd.jsonl", "odd.parquet", *SIM)
     assert result.code == 1
     assert "do not fit into the columns" in result.err
-    assert len(cli.read("odd.parquet.partial")) == 2
+    assert "column 'id' of row 2 is {\"a\": 1}, and the rows before hold int64; name an OUTPUT" in result.err
+    assert len(cli.read("odd.partial.jsonl")) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "in.jsonl", "odd.jsonl", "odd.parquet.partial", "odd.summary.json", "out.parquet", "out.summary.json",
+        "in.jsonl", "odd.jsonl", "odd.partial.jsonl", "odd.summary.json", "out.parquet", "out.summary.json",
     ]  # fmt: skip
 
 
