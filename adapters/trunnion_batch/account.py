@@ -20,7 +20,7 @@ TOO_MANY_ERRORS: Final = "too_many_errors"
 
 @dataclass(slots=True, kw_only=True)
 class ErrorKind:
-    """Count the rows that failed with one code, and keep the first of them."""
+    """Count the rows that failed with one code, and keep the first of them; ``row`` is its number in the input."""
 
     count: int = 0
     row: int = 0
@@ -66,9 +66,20 @@ class Account:
         return time.monotonic() - self.began
 
     def add(
-        self, columns: Mapping[str, Any], *, replayed: bool = False, prices: Mapping[str, float] | None = None
+        self,
+        columns: Mapping[str, Any],
+        *,
+        replayed: bool = False,
+        prices: Mapping[str, float] | None = None,
+        number: int | None = None,
     ) -> None:
-        """Count one row by its output columns; ``replayed``: its answer was known; ``prices``: of its model.
+        """Count one row by its output columns.
+
+        Args:
+            columns: What came out.
+            replayed: Whether its answer was known.
+            prices: Of its model.
+            number: The row's number in its input, its line if that has lines; None: that of the row among those out.
 
         Raises:
             TrunnionError: Too large a share of the rows failed; ``code`` is :data:`TOO_MANY_ERRORS`.
@@ -89,7 +100,7 @@ class Account:
             return
         self.failed += 1
         code, message = _described(error)
-        kind = self.errors.setdefault(code, ErrorKind(row=self.rows, message=message[:_EXAMPLE]))
+        kind = self.errors.setdefault(code, ErrorKind(row=number or self.rows, message=message[:_EXAMPLE]))
         kind.count += 1
         self._check()
 

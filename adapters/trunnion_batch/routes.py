@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trunnion.errors import ConfigError
+from trunnion.errors import AdapterNotFound, ConfigError, TrunnionError
 
 _ADAPTER = ":"
 
@@ -38,6 +38,15 @@ class Routes:
             if name in self.names:
                 return self.names.index(name) + 1, adapter or None
         return 0, value
+
+    def told(self, error: TrunnionError, base_models: Collection[str] = ()) -> TrunnionError:
+        """Return the error of a row; that of an adapter which is not there names the job's models as well."""
+        known = [*sorted(base_models), *self.names]
+        if not isinstance(error, AdapterNotFound) or not known:
+            return error
+        rest = ", or an adapter as `model:adapter`" if self.names else ", or an adapter of it"
+        message = f"{error.message}; a row may name a model of this job ({', '.join(known)}){rest}"
+        return TrunnionError.from_dict({**error.to_dict(), "message": message})
 
 
 def routes(names: Sequence[str], column: str) -> Routes:

@@ -19,10 +19,11 @@ _PARQUET_ROWS: Final = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRow:
-    """Hold one row, and the error of a line that is none."""
+    """Hold one row, and the error of a line that is none; ``number`` is its line, or its row in Parquet, from 1."""
 
     row: dict[str, Any]
     error: InvalidArgument | None = None
+    number: int = 0
 
 
 def file_format(name: str, what: str) -> str:
@@ -79,11 +80,12 @@ class RowInput:
 
     def read(self) -> Iterator[list[InputRow]]:
         """Yield chunks of rows; of a pipe, each chunk is what has arrived. Blocks."""
+        number = 0
         if self._parquet is not None:
             for batch in self._parquet.iter_batches(batch_size=_PARQUET_ROWS):
-                yield [InputRow(row=row) for row in batch.to_pylist()]
+                yield [InputRow(row=row, number=number + index) for index, row in enumerate(batch.to_pylist(), 1)]
+                number += batch.num_rows
             return
-        number = 0
         rest = b""
         while data := os.read(self._descriptor, _BLOCK):  # not through sys.stdin: its lock would block the exit
             *lines, rest = (rest + data).split(b"\n")
@@ -93,6 +95,14 @@ class RowInput:
                 yield chunk
         if rest.strip():
             yield [parse_line(rest, number + 1)]
+
+    def numbers(self) -> Iterator[int]:
+        """Yield the number of each row: its line in a file of lines, of which empty ones are no rows."""
+        if self._parquet is not None:
+            yield from range(1, self.count() + 1)
+            return
+        with Path(self.name).expanduser().open("rb") as file:
+            yield from (number for number, line in enumerate(file, 1) if line.strip())
 
     def count(self) -> int:
         """Count the rows of a file, reading it once more where it does not say."""
@@ -122,13 +132,14 @@ def parse_line(line: bytes, number: int) -> InputRow:
     try:
         row = json.loads(line)
     except ValueError as error:
-        return _bad(line, f"line {number} is not valid JSON: {error}")
+        return _bad(line, number, f"line {number} is not valid JSON: {error}")
     if not isinstance(row, dict):
-        return _bad(line, f"line {number} must be a JSON object with the row's columns, not {type(row).__name__}")
-    return InputRow(row=row)
+        message = f"line {number} must be a JSON object with the row's columns, not {type(row).__name__}"
+        return _bad(line, number, message)
+    return InputRow(row=row, number=number)
 
 
-def _bad(line: bytes, message: str) -> InputRow:
+def _bad(line: bytes, number: int, message: str) -> InputRow:
     """Keep the line in a column of its own, so that the row is not lost."""
     text = line.decode("utf-8", "replace")
-    return InputRow(row={"input_line": text}, error=InvalidArgument(message, param="input_line"))
+    return InputRow(row={"input_line": text}, error=InvalidArgument(message, param="input_line"), number=number)

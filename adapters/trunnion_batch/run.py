@@ -104,7 +104,7 @@ class BatchRun:
         self._asked = (Asked(answerer, options), *further.values())
         self._slots = asyncio.Semaphore(concurrency)
         # Rows that are done wait here for slower ones before them; beyond this, the reader waits.
-        self._window: asyncio.Queue[tuple[dict[str, Any], asyncio.Task[Done]] | None]
+        self._window: asyncio.Queue[tuple[InputRow, asyncio.Task[Done]] | None]
         self._window = asyncio.Queue(done_behind(concurrency))
         self._tasks: set[asyncio.Task[Done]] = set()
         self._drain = asyncio.Event()
@@ -154,7 +154,7 @@ class BatchRun:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         try:
-            await self._window.put((item.row, task))
+            await self._window.put((item, task))
         except asyncio.CancelledError:  # by drain(): the row is not part of this run
             task.cancel()
             raise
@@ -183,7 +183,8 @@ class BatchRun:
         except TrunnionError as error:
             if self._raise or error.param == "journal":  # a journal that cannot be written keeps no promise
                 raise
-            return Done(failed_columns(error, self._options.task))
+            told = self._routes.told(error, self._options.base_models)
+            return Done(failed_columns(told, self._options.task))
         except Exception as error:
             failure = InternalError(f"{type(error).__name__}: {error}")
             if self._raise:
@@ -202,10 +203,11 @@ class BatchRun:
         while True:
             if self._window.empty():
                 self._output.flush()
-            item = await self._window.get()
-            if item is None:
+            next_one = await self._window.get()
+            if next_one is None:
                 return
-            row, task = item
+            item, task = next_one
+            row = item.row
             if not task.done():
                 self._output.flush()
             done = await task
@@ -213,7 +215,7 @@ class BatchRun:
             if self._dead_letters is not None and done.columns["error"] is not None:
                 self._dead_letters.write({**row, "error": done.columns["error"]})
             self._watched(done.columns)
-            self._account.add(done.columns, replayed=done.replayed, prices=done.prices)
+            self._account.add(done.columns, replayed=done.replayed, prices=done.prices, number=item.number)
 
     async def _flush(self) -> None:
         while self._journals:

@@ -56,6 +56,7 @@ def test_each_row_goes_to_the_model_it_names(through):
     assert [row["id"] for row in rows] == list(range(7))
     assert [row["num_generated_tokens"] for row in rows] == TOKENS
     assert codes(rows) == CODES
+    assert "this job (long, late), or an adapter as `model:adapter`" in rows[5]["error"]["message"]
     assert rows[2]["generated_text"].isupper()
     assert {name for row in rows for name in row if name.startswith("__")} == set()
     assert [row["model"] for row in rows] == [row["model"] for row in ROWS]

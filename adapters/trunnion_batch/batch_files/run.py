@@ -196,7 +196,7 @@ class BatchFileRun:
             if self._strict:
                 raise InvalidArgument(f"{error} (--strict ends the run here)", param="input") from error
             self._errors.write(error_line(error))
-            self._count(error.code, str(error))
+            self._count(error.code, str(error), number)
             return
         await self._answer(line)
 
@@ -228,11 +228,11 @@ class BatchFileRun:
         else:
             self._errors.write(written)
             told = _error.decode(body).error
-            self._count(told.code or str(status), f"{line.custom_id}: {told.message}")
+            self._count(told.code or str(status), f"{line.custom_id}: {told.message}", line.number)
 
-    def _count(self, code: str, message: str) -> None:
+    def _count(self, code: str, message: str, number: int) -> None:
         self._watched({})
-        self._account.add({"error": {"code": code, "message": message}})
+        self._account.add({"error": {"code": code, "message": message}}, number=number)
 
     def _key(self, line: BatchLine) -> bytes:
         digest = self._identity.copy()

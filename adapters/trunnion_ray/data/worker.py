@@ -134,7 +134,7 @@ class BatchWorker:
         own = [request for request in requests if request is not None]
         call = None if self._desk is None else self._desk.call()
         answered = iter(self._runner.run(own, call))
-        outcomes = [None if request is None else next(answered) for request in requests]
+        outcomes = [None if request is None else self._told(next(answered)) for request in requests]
         table, failed = self._write(columns, rows, outcomes)
         if places is not None:
             table = Columns(table).extended({_PLACE: places}, {_PLACE: pa.int16()})
@@ -142,6 +142,11 @@ class BatchWorker:
         if self._desk is not None and call is not None:
             self._desk.end(call, count_block(outcomes, failed, self._prices), self._new_deaths(self._runner.deaths))
         return table
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, TrunnionError):
+            return self._job.routes.told(outcome, () if self._job.place else self._options.base_models)
+        return outcome
 
     def _new_deaths(self, deaths: int) -> int:
         with self._before:
