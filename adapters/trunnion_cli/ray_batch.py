@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,11 +39,48 @@ _BLOCK: Final = 128
 
 async def run_on_ray(job: Job, given: JobFile) -> None:
     """Run the job on Ray, with the replicas it was given; rows stream through this process to the output."""
-    engines = [job.spec, *(spec for spec, _ in job.further.values())]
-    takes = sum(bundle.cpu for engine in engines for bundle in get_registry().resources(engine).bundles)
-    async with ray_session(takes + 1 if job.further else 0):
+    cpus = cpus_taken(given, job.spec, job.further)
+    async with ray_session(cpus):
+        job.progress.waits = lambda: _waits(job, cpus)
         with job.progress:
             await asyncio.to_thread(_run, job, given)
+
+
+def cpus_taken(given: JobFile, spec: EngineSpec, further: Mapping[str, tuple[EngineSpec, RowOptions]]) -> float:
+    """Return the CPUs that the replicas of all models take side by side, and one for reading."""
+    replicas = [(spec, given.replicas), *((one, given.models[name].replicas) for name, (one, _) in further.items())]
+    resources = get_registry().resources
+    return 1 + sum(count * bundle.cpu for one, count in replicas for bundle in resources(one).bundles)
+
+
+def room_line(cpus: float) -> str:
+    """Return a line about the CPUs a job takes, and whether Ray will have them."""
+    takes = f"Ray: {cpus:g} CPUs are taken, one of them for reading"
+    if os.environ.get("RAY_ADDRESS"):
+        return f"{takes}, from the cluster of RAY_ADDRESS; it must have them, or grow"
+    there = os.cpu_count() or 1
+    told = (
+        f"{there} of this machine"
+        if cpus <= there
+        else f"{math.ceil(cpus)} logical ones on the {there} of this machine"
+    )
+    return f"{takes}; it is started here with {told}"
+
+
+def _waits(job: Job, cpus: float) -> str:
+    """Say what a job on Ray waits for, with the numbers that may be why."""
+    import ray
+
+    replicas = job.progress.replicas
+    rows = f"{job.n_in - job.account.rows} rows to come" if job.n_in else "rows to come"
+    try:
+        there, free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
+    except Exception:  # noqa: BLE001 - Ray is being stopped
+        return ""
+    return (
+        f"{replicas} replica(s) on Ray, with {rows}; the job takes {cpus:g} CPUs, and of the cluster's {there:g} "
+        f"{free:g} are free"
+    )
 
 
 def processor_config(
@@ -115,11 +155,12 @@ def _run(job: Job, given: JobFile) -> None:
     replicas = sum((given.replicas, *(one.replicas for one in given.models.values())))
     job.progress.replicas = replicas
     try:
-        for row in written if parquet else _with_lines(written, job.postprocess, given.task):
+        numbered = zip(itertools.chain(job.rows.numbers(), itertools.repeat(0)), written, strict=False)
+        for number, row in numbered if parquet else _with_lines(numbered, job.postprocess, given.task):
             job.output.write(row)
             if job.dead_letters is not None and row["error"] is not None:
                 job.dead_letters.write(dead_letter(row, given.task))
-            job.account.add(row)
+            job.account.add(row, number=number)
             job.progress.update(row)
     except Exception as error:
         ours = find_error(error)
@@ -155,17 +196,18 @@ class _Request:
 
 
 def _with_lines(
-    rows: Iterator[Mapping[str, Any]], postprocess: RowTemplate | None, task: Task
-) -> Iterator[dict[str, Any]]:
-    """Give each answer the columns of its line back, or make it what a template says."""
-    for number, row in enumerate(rows, 1):
+    rows: Iterable[tuple[int, Mapping[str, Any]]], postprocess: RowTemplate | None, task: Task
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give each answer, by the number of its line, the columns of the line back, or make it what a template says."""
+    for number, row in rows:
         source = parse_line(row[_LINE].encode(), number)
         answer = {name: row[name] for name in TASK_COLUMNS[task]}
         whole = {**source.row, **(answer if source.error is None else failed_columns(source.error, task))}
         if postprocess is None or whole["error"] is not None:
-            yield whole
+            yield number, whole
             continue
         try:
-            yield {**postprocess(whole), "error": None}
+            made = {**postprocess(whole), "error": None}
         except InvalidArgument as error:
-            yield {**source.row, **failed_columns(error, task)}
+            made = {**source.row, **failed_columns(error, task)}
+        yield number, made

@@ -107,7 +107,10 @@ def run(
     stall_timeout: StallTimeout = None,
     max_restarts: MaxRestarts = None,
     summary: Summary = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT where it exists.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace files that exist: OUTPUT, dead letters, and what is no account."),
+    ] = False,
     replicas: Annotated[int, typer.Option(min=1, metavar="N", help="With --ray: engines side by side.")] = 1,
     explain: Annotated[
         bool, typer.Option("--explain", help="Check everything, print the plan, and run nothing.")

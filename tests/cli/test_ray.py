@@ -1,6 +1,7 @@
 """The same command on Ray: the same file comes out, the same API answers, and Ctrl-C leaves nothing behind."""
 
 import json
+import os
 import signal
 import urllib.request
 
@@ -16,14 +17,16 @@ def test_a_batch_on_ray_writes_what_a_batch_in_process_writes(cli):
     rows[5] = {"id": 5, "prompt_token_ids": [1, 2, 3]}
     rows[6] = {"id": 6, "sampling_params": {"temprature": 1}, "prompt": "x"}
     with cli.write("in.jsonl", rows).open("a", encoding="utf-8") as file:
-        file.write("{not json\n")
+        file.write("\n\n{not json\n")
     common = ("--engine", "sim", "--set", "seed=3", "--sampling", "max_tokens=7")
     assert cli.run("run", "in.jsonl", "here.jsonl", *common).code == 0
-    result = cli.run("run", "in.jsonl", "ray.jsonl", *common, "--ray", timeout=150)
+    replicas = str(min(os.cpu_count() or 1, 4))  # as many as there are CPUs: one more is needed to read
+    result = cli.run("run", "in.jsonl", "ray.jsonl", *common, "--ray", "--replicas", replicas, timeout=150)
     assert result.code == 0, result
     assert "301 rows in = 299 ok + 2 failed;" in result.err
     assert "2 invalid_argument, such as row 7: " in result.err
     assert cli.read("ray.jsonl") == cli.read("here.jsonl")
+    assert "line 303 is not valid JSON" in cli.read("ray.jsonl")[-1]["error"]["message"]
 
 
 def test_ctrl_c_in_a_batch_on_ray(cli, tmp_path, until):

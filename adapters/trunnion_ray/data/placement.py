@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -93,25 +94,30 @@ def remove_own_group() -> None:
         ray.util.remove_placement_group(group)
 
 
-def check_room(needed: Sequence[Resources]) -> None:
-    """Check that a replica of each model fits, with a CPU for reading beside them: else they wait for each other.
+def check_room(needed: Sequence[tuple[Resources, int]]) -> None:
+    """Check that every model's replicas fit, with a CPU for reading beside them: else they wait for each other.
+
+    Args:
+        needed: What one replica of each model takes, and how many there are at least.
 
     Raises:
         ConfigError: They do not, and the cluster cannot grow. Of one that may grow, a warning says it.
     """
     there = ray.cluster_resources()
     for name, reading in (("CPU", 1), ("GPU", 0)):
-        takes = [sum(bundle.to_ray().get(name, 0) for bundle in one.bundles) for one in needed]
+        takes = sum(count * bundle.to_ray().get(name, 0) for one, count in needed for bundle in one.bundles)
         has = there.get(name, 0)
-        if sum(takes) + reading <= has or not sum(takes):
+        if takes + reading <= has or not takes:
             continue
+        counts = [count for _, count in needed]
+        who = f"{counts[0]} replica(s)" if len(counts) == 1 else f"{sum(counts)} replicas of {len(counts)} models"
         message = (
-            f"a replica of each of the {len(needed)} models takes {sum(takes):g} {name}"
-            f"{' and reading one more' if reading else ''}, and the cluster has {has:g}; give Ray more, or the models "
-            f"`bundles` of less, such as Bundle(cpu=0.5)"
+            f"{who} take {takes:g} {name}{' and reading one more' if reading else ''}, and the cluster has {has:g}; "
+            f"give Ray more, such as ray.init(num_{name.lower()}s={math.ceil(takes + reading)}), ask for fewer "
+            f"replicas (`concurrency`), or give them `bundles` of less, such as Bundle({name.lower()}=0.5)"
         )
         if not can_grow():
-            raise ConfigError(message, param="models")
+            raise ConfigError(message, param="models" if len(counts) > 1 else "concurrency")
         logger.warning("%s; the job waits until there are more", message)
 
 

@@ -104,8 +104,8 @@ class Processor:
     def begin(self, dataset: Dataset) -> Begun:
         """Return the dataset of answered rows, with what counts them."""
         config = self.config
-        if self.further:
-            check_room([resources_of(one.config, one.job.spec) for one in (self, *self.further)])
+        models = (self, *self.further)
+        check_room([(resources_of(one.config, one.job.spec), one.config.replicas[0]) for one in models])
         journal, cache = (None if uri is None else absolute(uri) for uri in (config.journal, config.cache))
         desk = make_desk(
             journal=journal,
