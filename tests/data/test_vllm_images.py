@@ -11,7 +11,7 @@ import pytest
 from trunnion_demo import model_path
 from trunnion_ray.data import ProcessorConfig, build_processor
 
-pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(400)]
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

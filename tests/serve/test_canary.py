@@ -94,8 +94,10 @@ async def test_an_endpoint_is_never_asked(pipeline):
     canary.close()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.engine
+@pytest.mark.timeout(600)
 def test_a_stopped_vllm_is_replaced(proxy_lab):
     from trunnion_demo import model_path
 

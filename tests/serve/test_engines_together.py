@@ -5,7 +5,7 @@ import pytest
 
 from .conftest import sim, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(600)]
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

@@ -58,6 +58,7 @@ RELAYED: Final = frozenset(
 _UNLOAD: Final = "/v1/unload_lora_adapter"
 _AGAIN: Final = 0.5
 """Seconds after which the models are asked again for their adapters."""
+_BODILESS: Final = frozenset({"/sleep", "/wake_up", "/reset_prefix_cache"})
 _NOTHING: Final = b"{}"
 _PREFIX_BYTES: Final = 16_384
 """Bytes of the prompt that a router may look at."""
@@ -171,7 +172,7 @@ class GatewayApp:
         if path.rstrip("/") == TRANSCRIPTIONS:
             return _Peek(model=named_model(call, body))
         try:
-            return _peek(body or _NOTHING)
+            return _peek(_NOTHING if not body and path in _BODILESS else body)
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"the request body is not what {path} takes: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -15,6 +15,7 @@ from trunnion.errors import InternalError, Transient, TrunnionError
 from trunnion.events import GenerateEvent
 from trunnion.requests import GenerateRequest, Prompt
 
+from . import _ray_private
 from .errors import unwrap
 
 _log = logging.getLogger("trunnion.serve")
@@ -41,6 +42,8 @@ class RemoteModel:
     """Reach one model deployment by its handle; a :class:`trunnion_http.ModelHandle`."""
 
     def __init__(self, card: ModelCard, handle: Any) -> None:
+        """Take what is known of the model, and its handle. To be made on the event loop that will send requests."""
+        handle = _ray_private.quick_handle(handle)
         self.card = card
         self.whole = handle
         self.streaming = handle.options(stream=True)
