@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_sim import sim_config
 
-from trunnion.errors import ConfigError, InternalError, Overloaded, TrunnionError
+from trunnion.errors import ConfigError, EngineDead, InternalError, Overloaded, TrunnionError
 from trunnion_ray.data import build_processor, find_error
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:Use 'expr'")]
@@ -152,6 +152,13 @@ def test_a_row_that_takes_the_process_with_it_is_set_apart(data, tmp_path):
     assert (account["rows_in"], account["ok"], account["failed"]) == (40, 39, 1)
     assert [error["code"] for error in account["errors"]] == ["row_quarantined"]
     assert account["engine_restarts"] == 3
+
+
+def test_replicas_whose_process_ends_with_every_row_end_the_job(data, tmp_path):
+    config = sim_config(batch_size=8, config={"fault": "exit"}, recovery={"max_engine_restarts": 2})
+    with pytest.raises(EngineDead, match="process ended 3 times without an answered row") as caught:
+        build_processor(config, prompt).run(data.range(100), str(tmp_path / "out.jsonl"))
+    assert caught.value.param == "max_engine_restarts"
 
 
 def test_too_many_errors_end_the_job_and_the_journal_has_the_rest(data, tmp_path):
