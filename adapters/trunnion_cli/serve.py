@@ -20,6 +20,7 @@ from .options import (
     absolute,
     adapter_paths,
     hook_settings,
+    http_settings,
     lora_settings,
     make_spec,
     media_policy,
@@ -87,6 +88,14 @@ def serve(
         int | None,
         typer.Option(min=1, metavar="N", help="Requests inside a process at once; more get 429 and Retry-After."),
     ] = None,
+    http_setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--http",
+            metavar="KEY=VALUE",
+            help="Further limit of the HTTP surface, repeatable, such as max_body_bytes=1000000 or request_timeout=60.",
+        ),
+    ] = None,
     log_requests: Annotated[
         LogFormat | None,
         typer.Option(
@@ -128,7 +137,7 @@ def serve(
             serve_file(str(model), context)
         return
     from trunnion.adapter_setting import lazily
-    from trunnion_http import BatchSettings, HTTPSettings
+    from trunnion_http import BatchSettings
 
     if replicas != 1 and not ray:
         raise typer.BadParameter("--replicas needs --ray")
@@ -138,18 +147,21 @@ def serve(
     hooks, policy = hook_settings(hook), media_policy(media)
     served = name or served_name(spec)
     batches = None if batch_folder is None else BatchSettings(folder=absolute(batch_folder))
-    http = HTTPSettings(
-        api_keys_env=api_keys_env,
-        api_keys_file=api_keys_file,
-        admin_keys_env=admin_keys_env,
-        admin_keys_file=admin_keys_file,
-        cors_origins=tuple(cors_origin or ()),
-        max_requests=max_requests,
-        log_requests=log_requests is not None,
-        log_format="text" if log_requests is LogFormat.TEXT else "json",
-        traces=traces,
-        page=page,
-        batches=batches,
+    http = http_settings(
+        http_setting,
+        {
+            "api_keys_env": api_keys_env,
+            "api_keys_file": api_keys_file,
+            "admin_keys_env": admin_keys_env,
+            "admin_keys_file": admin_keys_file,
+            "cors_origins": tuple(cors_origin) if cors_origin else None,
+            "max_requests": max_requests,
+            "log_requests": True if log_requests is not None else None,
+            "log_format": None if log_requests is None else log_requests.value,
+            "traces": traces,
+            "page": None if page else False,
+            "batches": batches,
+        },
     )
     if ray:
         from .serve_ray import serve_on_ray

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from trunnion.errors import PermissionDenied, TrunnionError
+from trunnion.errors import Cancelled, PermissionDenied, Transient, TrunnionError
 
 from .auth import key_ring
 from .batches.ask import INSIDE
@@ -204,7 +204,9 @@ class App:
         if admin:
             where = path_of(call.scope)
             if self._admins is None:
-                raise PermissionDenied(f"{where} needs an administrator's key, and there is none here: admin_keys_env")
+                raise PermissionDenied(
+                    f"{where} is for administrators, and admin_keys_env and admin_keys_file name none"
+                )
             if self._keys is None or self._keys.find(call.headers) is None:
                 self._admins.check(call.headers)
             raise PermissionDenied(f"{where} needs an administrator's key")
@@ -212,6 +214,9 @@ class App:
             call.tenant = self._keys.check(call.headers)
 
     async def _fail(self, call: Call, error: TrunnionError) -> None:
+        if isinstance(error, Cancelled) and call.inside is None:
+            # The client waits still, so it was not the one who gave up: the engine is being stopped.
+            error = Transient(error.message, param=error.param, retry_after=error.retry_after or 1.0)
         if error.http_status >= 500:  # noqa: PLR2004 - HTTP's server errors
             logger.warning("request %s failed: %s: %s", call.request_id, type(error).__name__, error)
         if call.account is not None:

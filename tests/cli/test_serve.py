@@ -68,3 +68,26 @@ def test_a_full_server_refuses(cli):
     assert caught.value.code == 429
     stream.close()
     cli.interrupt(process, signal.SIGINT)
+
+
+def test_any_setting_of_the_http_surface(cli):
+    process = cli.start("serve", *SIM, "--port", "0", "--http", "max_body_bytes=60", "--http", "max_choices=2")
+    url = wait_for_line(process.stderr, "Ctrl-C stops it").partition(" at ")[2].split()[0]
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(url, max_tokens=1, user="x" * 60)
+    assert caught.value.code == 413
+    cli.interrupt(process, signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--http", "max_body_byte=60"], "did you mean 'max_body_bytes'"),
+        (["--http", "max_choices=none"], "max_choices"),
+        (["--http", "max_requests=1", "--max-requests", "2"], "max_requests is given twice"),
+    ],
+)
+def test_a_wrong_setting_of_the_http_surface(cli, flags, said):
+    result = cli.run("serve", *SIM, "--port", "0", *flags)
+    assert result.code == 2
+    assert said in result.err

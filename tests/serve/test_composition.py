@@ -120,9 +120,26 @@ async def test_who_leaves_ends_what_the_program_does(model):
     assert model.load().running == 0
 
 
-def test_names_are_unique():
-    with pytest.raises(ConfigError, match="two models are named 'a'"):
-        compose("m", None, [{"name": "a", "engine": "sim"}, {"name": "a", "engine": "sim"}])
+async def program_of(request, models):
+    yield "x"
+
+
+async def no_program(request, models):
+    return "x"
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "models", "message"),
+    [
+        ("m", program_of, "aa", "two models are named 'a'"),
+        ("a", program_of, "a", "both named 'a'"),
+        ("m", no_program, "a", "must be an async generator"),
+        ("m", lambda request, models: 1, "a", "must be an async generator"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(name, program, models, message):
+    with pytest.raises(ConfigError, match=message):
+        compose(name, program, [{"name": model, "engine": "sim"} for model in models])
 
 
 @pytest.mark.ray

@@ -1,5 +1,9 @@
 """Serve models on Ray Serve, with OpenAI's API and for Python callers."""
 
+from trunnion import MediaPolicy
+from trunnion.adapter_setting import LoraSettings
+from trunnion_http import HTTPSettings
+
 from .application import AppConfig
 from .build import build_openai_app
 from .composition import Program, Voice, compose
@@ -26,11 +30,14 @@ __all__ = [
     "Autoscaling",
     "CloudMirrorConfig",
     "GatewayConfig",
+    "HTTPSettings",
     "LLMConfig",
     "LLMRouter",
     "LLMServer",
     "LLMServingArgs",
     "LoraConfig",
+    "LoraSettings",
+    "MediaPolicy",
     "ModelConfig",
     "ModelLoadingConfig",
     "ModelReplica",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -188,6 +189,13 @@ def compose(
     if len(set(names)) != len(names):
         twice = next(one for one in names if names.count(one) > 1)
         raise ConfigError(f"two models are named {twice!r}; give one of them another name", param="models")
+    call = program if inspect.isroutine(program) else type(program).__call__
+    if not inspect.isasyncgenfunction(call):
+        message = "the program must be an async generator function: `async def` with `yield`, of a request and models"
+        raise ConfigError(message, param="program")
+    if name in names:
+        message = f"the program and one of its models are both named {name!r}; give one of them another name"
+        raise ConfigError(message, param="name")
     gateway, http = gateway or GatewayConfig(), http or HTTPSettings()
     deployment = serve.deployment(serve.ingress()(Composer)).options(
         name=f"composition:{name}".replace("/", "--"),
