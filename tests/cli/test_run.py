@@ -357,11 +357,11 @@ def test_files_that_would_be_lost_are_refused_before_anything_runs(cli, options,
 
 def test_of_two_runs_with_one_output_none_loses_its_rows(cli, tmp_path, until):
     cli.write("in.jsonl", [{"prompt": "slow"}])
-    slow = cli.start("run", "in.jsonl", "out.jsonl", *SIM, "--set", "ttft=4", "--dead-letters", "dead.jsonl")
+    slow = cli.start("run", "in.jsonl", "out.jsonl", *SIM, "--set", "ttft=12", "--dead-letters", "dead.jsonl")
     until(lambda: any(tmp_path.glob(".out.jsonl.*.tmp")) or process_ended(slow))
     cli.write("quick.jsonl", [{"prompt": "quick"}])
     assert cli.run("run", "quick.jsonl", "out.jsonl", *SIM).code == 0
-    _, err = slow.communicate(timeout=30)
+    _, err = slow.communicate(timeout=60)
     assert slow.returncode == 1, err
     assert "out.jsonl was made by another run meanwhile and is left as it is: these rows are in out.2.jsonl" in err
     assert [cli.read(name)[0]["prompt"] for name in ("out.jsonl", "out.2.jsonl")] == ["quick", "slow"]
