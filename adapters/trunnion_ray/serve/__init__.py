@@ -1,8 +1,8 @@
 """Serve models on Ray Serve, with OpenAI's API and for Python callers."""
 
-from trunnion import MediaPolicy
-from trunnion.adapter_setting import LoraSettings
-from trunnion_http import HTTPSettings
+from trunnion import MediaPolicy as MediaPolicy  # noqa: PLC0414 - described where it is defined
+from trunnion.adapter_setting import LoraSettings as LoraSettings  # noqa: PLC0414
+from trunnion_http import HTTPSettings as HTTPSettings  # noqa: PLC0414
 
 from .application import AppConfig
 from .build import build_openai_app
@@ -30,14 +30,11 @@ __all__ = [
     "Autoscaling",
     "CloudMirrorConfig",
     "GatewayConfig",
-    "HTTPSettings",
     "LLMConfig",
     "LLMRouter",
     "LLMServer",
     "LLMServingArgs",
     "LoraConfig",
-    "LoraSettings",
-    "MediaPolicy",
     "ModelConfig",
     "ModelLoadingConfig",
     "ModelReplica",
