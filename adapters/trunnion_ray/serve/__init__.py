@@ -1,8 +1,8 @@
 """Serve models on Ray Serve, with OpenAI's API and for Python callers."""
 
-from trunnion import MediaPolicy as MediaPolicy  # noqa: PLC0414 - described where it is defined
-from trunnion.adapter_setting import LoraSettings as LoraSettings  # noqa: PLC0414
-from trunnion_http import HTTPSettings as HTTPSettings  # noqa: PLC0414
+from trunnion import MediaPolicy as MediaPolicy
+from trunnion.adapter_setting import LoraSettings as LoraSettings
+from trunnion_http import HTTPSettings as HTTPSettings
 
 from .application import AppConfig
 from .build import build_openai_app
