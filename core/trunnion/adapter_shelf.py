@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from .engine import AdapterRef, Engine, HotAdapters
-from .errors import AdapterNotFound, DeadlineExceeded, Overloaded, TrunnionError
+from .errors import AdapterNotFound, DeadlineExceeded, InternalError, Overloaded, TrunnionError
 
 _SHOWN: Final = 20
 """Names that an error lists at most."""
@@ -23,10 +23,11 @@ _SHOWN: Final = 20
 class _Place:
     """Hold one adapter that the engine has, or is about to."""
 
-    __slots__ = ("idle", "leaving", "loading", "name", "users")
+    __slots__ = ("idle", "leaving", "loading", "name", "number", "users")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, number: int = 0) -> None:
         self.name = name
+        self.number = number  # of its load: what was loaded longest ago has the lowest
         self.users = 0
         self.leaving = False
         self.loading: asyncio.Future[None] | None = None
@@ -61,8 +62,9 @@ class AdapterShelf(Collection[str]):
         self._engine: HotAdapters = engine
         self._limit = limit
         self._paths = dict(loaded)
-        self._places: OrderedDict[str, _Place] = OrderedDict((name, _Place(name)) for name in loaded)
-        self._age: OrderedDict[str, None] = OrderedDict.fromkeys(loaded)  # in the order they were loaded
+        self._places: OrderedDict[str, _Place] = OrderedDict(
+            (name, _Place(name, number)) for number, name in enumerate(loaded, -len(loaded))
+        )
         self._waiting: OrderedDict[str, _Turn] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -229,22 +231,23 @@ class AdapterShelf(Collection[str]):
                     break
                 except Overloaded:  # the engine holds fewer than we were told, or others take the places we make
                     await self._make_room(place)
-        except BaseException as error:
-            self._places.pop(place.name, None)
-            failure = error if isinstance(error, TrunnionError | asyncio.CancelledError) else _failed(place.name, error)
-            if isinstance(failure, asyncio.CancelledError):
-                loading.cancel()
-            else:
-                loading.set_exception(failure)
-                loading.exception()  # seen: nobody may be waiting for it any more
-            self._fill()
-            if not isinstance(error, Exception):
-                raise
+        except asyncio.CancelledError:
+            loading.cancel()
+            self._failed(place)
+            raise
+        except Exception as error:  # noqa: BLE001 - told to those who wait for it
+            loading.set_exception(_told(place.name, error))
+            loading.exception()  # seen: nobody may be waiting for it any more
+            self._failed(place)
             return
         self.loads += 1
-        self._age[place.name] = None
+        place.number = self.loads
         place.loading = None
         loading.set_result(None)
+        self._fill()
+
+    def _failed(self, place: _Place) -> None:
+        self._places.pop(place.name, None)
         self._fill()
 
     async def _make_room(self, place: _Place) -> None:
@@ -262,9 +265,7 @@ class AdapterShelf(Collection[str]):
         """Return what shall make room: the idle one not used for longest, or else the one loaded longest ago."""
         there = [place for place in self._places.values() if place.loading is None and not place.leaving]
         idle = next((place for place in there if not place.users), None)
-        if idle is not None or not there:
-            return idle
-        return next(self._places[name] for name in self._age if self._places.get(name) in there)
+        return idle or min(there, key=lambda place: place.number, default=None)
 
     async def _retire(self, place: _Place) -> None:
         """Unload an adapter that takes no more requests, once those in flight on it have ended."""
@@ -280,7 +281,6 @@ class AdapterShelf(Collection[str]):
         except AdapterNotFound:
             pass  # unloaded behind our back: it is gone, which is what was wanted
         finally:
-            self._age.pop(place.name, None)
             if self._places.get(place.name) is place:
                 del self._places[place.name]
             self.unloads += 1
@@ -310,9 +310,9 @@ class AdapterShelf(Collection[str]):
         return AdapterNotFound(f"there is no adapter {name!r}; there are: {known}", param="model")
 
 
-def _failed(name: str, error: BaseException) -> TrunnionError:
-    from .errors import InternalError
-
+def _told(name: str, error: Exception) -> TrunnionError:
+    if isinstance(error, TrunnionError):
+        return error
     failure = InternalError(f"the adapter {name!r} could not be loaded: {error}", param="model")
     failure.__cause__ = error
     return failure
