@@ -220,27 +220,19 @@ def http_settings(pairs: Sequence[str] | None, named: Mapping[str, Any]) -> HTTP
     """Turn ``--http`` and the flags of single settings into the HTTP surface's settings.
 
     Raises:
-        typer.BadParameter: No such setting, a value that it does not take, or one that is given twice.
+        typer.BadParameter: A setting is given twice.
+        ConfigError: No such setting, or a value that it does not take.
     """
-    from pydantic import ValidationError
-
-    from trunnion.registry import plain_message
+    from trunnion.registry import validate_config
     from trunnion_http import HTTPSettings
 
     given = parse_assignments("--http", pairs or ())
     flags = {name: value for name, value in named.items() if value is not None}
     if twice := sorted(given.keys() & flags.keys()):
         raise typer.BadParameter(f"{twice[0]} is given twice, by --http and by a flag of its own; keep one")
-    try:
-        return HTTPSettings(**flags, **given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = plain_message(first["msg"])
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, HTTPSettings.model_fields, n=1)
-            message = "there is no such setting" + (f"; did you mean {near[0]!r}?" if near else "")
-        raise typer.BadParameter(f"--http {where}: {message}") from error
+    made = validate_config(HTTPSettings, {**flags, **given}, where="--http")
+    assert isinstance(made, HTTPSettings)
+    return made
 
 
 def lora_settings(folders: Sequence[str] | None, max_loras: int | None) -> LoraSettings:

@@ -14,6 +14,7 @@ from trunnion.adapter_setting import lazily
 from trunnion.errors import ConfigError
 from trunnion.plugin import PluginConfig
 from trunnion.registry import validate_config
+from trunnion.spec import PipelineSpec
 from trunnion_http import HTTPSettings
 
 from .config import GatewayConfig, ModelConfig, Topology
@@ -42,19 +43,18 @@ def build_application(config: AppConfig) -> Application:
         ConfigError: The topology does not fit the models, or an engine refuses its configuration.
         PluginError: An engine cannot be used here.
     """
-    names = [model.name for model in config.models]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ConfigError(f"two models are named {twice!r}; give one of them another name", param="models")
+    names = unique_names(config.models)
     _check_folder(config.http)
     topology = config.topology
     if topology in ("direct", "proxy") and len(names) > 1:
         msg = f"the {topology} topology serves one model per application, not {len(names)}; use 'gateway'"
         raise ConfigError(msg, param="topology")
-    check_room({model.name: placement(model, pipeline_spec(model)) for model in config.models})
+    specs = [pipeline_spec(model) for model in config.models]
+    pairs = list(zip(config.models, specs, strict=True))
+    check_room({model.name: placement(model, spec) for model, spec in pairs})
     if topology == "gateway" or len(names) > 1:
         return gateway_application(
-            [(card_of(model), model_application(model, config.http)) for model in config.models],
+            [(card_of(model, spec), model_application(model, config.http, spec=spec)) for model, spec in pairs],
             config.http,
             config.gateway,
         )
@@ -62,13 +62,22 @@ def build_application(config: AppConfig) -> Application:
     if model.router is not None:
         msg = "router: replicas are chosen by HAProxy or Serve's proxy in this topology; use topology='gateway'"
         raise ConfigError(msg, param="router")
-    return model_application(model, config.http, ingress=True, topology=topology)
+    return model_application(model, config.http, ingress=True, topology=topology, spec=specs[0])
 
 
-def card_of(config: ModelConfig) -> ModelCard:
-    """Return what the gateway must know of a model."""
+def unique_names(models: Sequence[ModelConfig]) -> list[str]:
+    """Return the names of models. Raises :class:`ConfigError` where two have the same."""
+    names = [model.name for model in models]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"two models are named {twice!r}; give one of them another name", param="models")
+    return names
+
+
+def card_of(config: ModelConfig, spec: PipelineSpec) -> ModelCard:
+    """Return what the gateway must know of a model; ``spec`` is its :func:`pipeline_spec`."""
     lazy = lazily(config.adapters, config.lora)[1]
-    adapters = (*adapter_names(pipeline_spec(config)), *lazy)
+    adapters = (*adapter_names(spec), *lazy)
     sleeps = config.autoscaling is not None and config.autoscaling.min_replicas == 0
     return ModelCard(name=config.name, adapters=adapters, changing=config.lora.in_use, sleeps=sleeps)
 
@@ -80,6 +89,7 @@ def model_application(
     ingress: bool = False,
     topology: Topology = "auto",
     options: Mapping[str, Any] | None = None,
+    spec: PipelineSpec | None = None,
 ) -> Application:
     """Bind one model's deployment.
 
@@ -89,8 +99,9 @@ def model_application(
         ingress: Whether the replicas answer HTTP themselves; otherwise they are reached by handle.
         topology: What was wished for, so that the replica can say if it came otherwise.
         options: Options of the deployment that win over the configuration's.
+        spec: Its :func:`pipeline_spec`, where that was made already.
     """
-    spec = pipeline_spec(config)
+    spec = spec or pipeline_spec(config)
     merged = {"name": deployment_name(config.name), **deployment_options(config, spec), **(options or {})}
     if "num_replicas" in (options or {}) and "autoscaling_config" not in (options or {}):
         merged.pop("autoscaling_config", None)

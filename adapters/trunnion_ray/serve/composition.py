@@ -19,8 +19,9 @@ from trunnion.events import ChoiceDelta, FinishReason, GenerateEvent, Usage
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion_http import App, HTTPSettings, ModelHandle, create_app
 
-from .application import card_of, model_application, read_models
+from .application import card_of, model_application, read_models, unique_names
 from .config import GatewayConfig, ModelConfig
+from .options import pipeline_spec
 from .remote_model import ModelCard, RemoteModel
 from .replica import ReplicaApp
 from .topology import describe_gateway
@@ -185,10 +186,7 @@ def compose(
         ConfigError: Two models have one name, or an engine refuses its configuration.
     """
     configs = read_models(models)
-    names = [config.name for config in configs]
-    if len(set(names)) != len(names):
-        twice = next(one for one in names if names.count(one) > 1)
-        raise ConfigError(f"two models are named {twice!r}; give one of them another name", param="models")
+    names = unique_names(configs)
     call = program if inspect.isroutine(program) else type(program).__call__
     if not inspect.isasyncgenfunction(call):
         message = "the program must be an async generator function: `async def` with `yield`, of a request and models"
@@ -204,5 +202,7 @@ def compose(
         max_ongoing_requests=gateway.max_ongoing_requests,
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
-    apps = [model_application(config, http) for config in configs]
-    return deployment.bind(name, program, [card_of(config) for config in configs], apps, http)
+    specs = [pipeline_spec(config) for config in configs]
+    apps = [model_application(config, http, spec=spec) for config, spec in zip(configs, specs, strict=True)]
+    cards = [card_of(config, spec) for config, spec in zip(configs, specs, strict=True)]
+    return deployment.bind(name, program, cards, apps, http)
