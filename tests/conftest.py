@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from vllm_cpu import VLLM_CPU
+
 pytest_plugins = ["trunnion.testing"]
 
 
@@ -65,14 +67,7 @@ def vllm_url():
     from trunnion_demo import adapter_paths, model_path
 
     port = free_port()
-    settings = {
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
+    settings = {**VLLM_CPU, "VLLM_LOGGING_LEVEL": "WARNING"}
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_path()),
         "--served-model-name", "demo", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager",

@@ -10,16 +10,9 @@ import pytest
 
 from trunnion_demo import model_path
 from trunnion_ray.data import ProcessorConfig, build_processor
+from vllm_cpu import VLLM_CPU
 
 pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(400)]
-
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-}
 
 
 def picture(colour):
@@ -43,7 +36,7 @@ def test_rows_with_images(ray_session, tmp_path, monkeypatch):
         model=str(path),
         config={"enforce_eager": True, "max_model_len": 256, "dtype": "float32"},
         sampling={"temperature": 0.0, "max_tokens": 4, "logprobs": 1, "ignore_eos": True},
-        runtime_env={"env_vars": ENVIRONMENT},
+        runtime_env={"env_vars": VLLM_CPU},
     )
     colours = ["red", "blue", "red", "#00ff00"]
     rows = [{"colour": colour, "image": picture(colour)} for colour in colours] + [{"colour": "none", "image": b"no"}]

@@ -12,6 +12,7 @@ import pytest
 import trunnion
 from trunnion.engine import LoadReport
 from trunnion_ray.serve.canary import Canary
+from vllm_cpu import VLLM_CPU
 
 from .conftest import chat, wait_until
 
@@ -101,12 +102,8 @@ async def test_an_endpoint_is_never_asked(pipeline):
 def test_a_stopped_vllm_is_replaced(proxy_lab):
     from trunnion_demo import model_path
 
-    environment = {
-        "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
-    }  # fmt: skip
     model = {
-        "name": "m", "engine": "vllm", "model": str(model_path()), "env_vars": environment,
+        "name": "m", "engine": "vllm", "model": str(model_path()), "env_vars": VLLM_CPU,
         "config": {"enforce_eager": True, "max_model_len": 512}, "ray_actor_options": {"num_cpus": 0.5},
         "canary_period_s": 1.0, "canary_timeout_s": 5.0,
     }  # fmt: skip

@@ -3,17 +3,12 @@
 import openai
 import pytest
 
+from vllm_cpu import VLLM_CPU
+
 from .conftest import sim, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(600)]
 
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
-}
 ASKED = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -21,7 +16,7 @@ def test_engines_of_three_kinds_behind_one_gateway(proxy_lab):
     from trunnion_demo import model_path
 
     path = str(model_path())
-    small = {"ray_actor_options": {"num_cpus": 0.5}, "env_vars": ENVIRONMENT}
+    small = {"ray_actor_options": {"num_cpus": 0.5}, "env_vars": VLLM_CPU}
     endpoint = {"base_url": f"{proxy_lab.url('one')}/v1", "api_key_env": None}
     quick = {"enforce_eager": True, "max_model_len": 512}
     models = [

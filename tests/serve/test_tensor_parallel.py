@@ -5,17 +5,13 @@ import concurrent.futures
 import psutil
 import pytest
 
+from vllm_cpu import VLLM_CPU
+
 from .conftest import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "0|1",
-    "VLLM_NO_USAGE_STATS": "1",
-}
+ENVIRONMENT = {**VLLM_CPU, "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
 LANDS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo"}
 
 

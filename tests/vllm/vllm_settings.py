@@ -1,13 +1,8 @@
 """How the tests of this folder start vLLM; a module of its own, since every folder has a conftest."""
 
-CPU_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-}
+from vllm_cpu import VLLM_CPU
+
+CPU_ENVIRONMENT = {**VLLM_CPU, "VLLM_LOGGING_LEVEL": "WARNING"}
 SETTINGS = {
     "enforce_eager": True,
     "max_model_len": 512,
