@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from trunnion.errors import Cancelled, PermissionDenied, Transient, TrunnionError
+from trunnion.errors import Cancelled, PermissionDenied, Transient, TrunnionError, UnsupportedFeature
 
 from .auth import key_ring
 from .batches.ask import INSIDE
@@ -96,6 +96,19 @@ class App:
             call.model = handle.name
             call.account.found(name, handle, adapter)
         return handle, adapter
+
+    def find_base(self, call: Call, name: str | None, cannot: str) -> ModelHandle:
+        """Return the handle that a request names, for what adapters have no part in.
+
+        Raises:
+            ModelNotFound: Nothing of that name is served.
+            UnsupportedFeature: It names an adapter, which ``cannot``: "cannot transcribe".
+        """
+        handle, adapter = self.find(call, name)
+        if adapter is not None:
+            message = f"adapter {adapter!r} {cannot}; name the model {handle.name!r}"
+            raise UnsupportedFeature(message, param="model")
+        return handle
 
     def ids(self, call: Call, wanted: str | None) -> tuple[str, str]:
         """Return the id the client sees and the engine's, which is unique even if clients repeat theirs."""

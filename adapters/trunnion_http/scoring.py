@@ -127,10 +127,7 @@ async def classify(app: App, call: Call) -> None:
 
 
 def _judge(app: App, call: Call, name: str | None) -> Judges:
-    handle, adapter = app.find(call, name)
-    if adapter is not None:
-        message = f"adapter {adapter!r} can neither score nor classify; name the model {handle.name!r}"
-        raise UnsupportedFeature(message, param="model")
+    handle = app.find_base(call, name, "can neither score nor classify")
     if not isinstance(handle, Judges):
         raise UnsupportedFeature(f"the model {handle.name!r} neither scores nor classifies here", param="model")
     return handle

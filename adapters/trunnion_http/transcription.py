@@ -123,10 +123,7 @@ def _boundary(call: Call) -> bytes:
 
 
 def _transcribing(app: App, call: Call, name: str | None) -> Transcribing:
-    handle, adapter = app.find(call, name)
-    if adapter is not None:
-        message = f"adapter {adapter!r} cannot transcribe; name the model {handle.name!r}"
-        raise UnsupportedFeature(message, param="model")
+    handle = app.find_base(call, name, "cannot transcribe")
     if not isinstance(handle, Transcribing):
         raise UnsupportedFeature(f"the model {handle.name!r} transcribes no audio here", param="model")
     return handle
