@@ -5,6 +5,7 @@ import contextlib
 import httpx
 import hypothesis
 import pytest
+from fuzzing import CHECKS, FUZZED
 from http_fakes import RunningServer
 from hypothesis import strategies as st
 
@@ -19,24 +20,10 @@ from trunnion_http.route_table import ROUTES
 
 schemathesis = pytest.importorskip("schemathesis")
 
-from schemathesis import checks  # noqa: E402
 from schemathesis.specs.openapi import checks as openapi_checks  # noqa: E402
 
-CHECKS = [
-    checks.not_a_server_error,
-    openapi_checks.status_code_conformance,
-    openapi_checks.content_type_conformance,
-    openapi_checks.response_schema_conformance,
-]
 SCHEMA = schemathesis.openapi.from_dict(document())
 OPERATIONS = [one.ok() for one in SCHEMA.get_all_operations() if one.ok().path not in STORED]
-FUZZED = hypothesis.settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
 
 
 KEY = {"x-api-key": "chief"}

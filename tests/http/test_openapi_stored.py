@@ -6,6 +6,7 @@ import httpx
 import hypothesis
 import pytest
 from batch_lab import CHAT, jsonl, line
+from fuzzing import CHECKS, FUZZED
 from http_fakes import FakeModel, RunningServer
 
 from trunnion_http import BatchSettings, HTTPSettings, create_app
@@ -14,24 +15,10 @@ from trunnion_http.openapi import document
 
 schemathesis = pytest.importorskip("schemathesis")
 
-from schemathesis import checks  # noqa: E402
 from schemathesis.specs.openapi import checks as openapi_checks  # noqa: E402
 
-CHECKS = [
-    checks.not_a_server_error,
-    openapi_checks.status_code_conformance,
-    openapi_checks.content_type_conformance,
-    openapi_checks.response_schema_conformance,
-]
 SCHEMA = schemathesis.openapi.from_dict(document())
 OPERATIONS = [one.ok() for one in SCHEMA.get_all_operations() if one.ok().path in STORED]
-FUZZED = hypothesis.settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
 
 
 def name(operation):
