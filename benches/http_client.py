@@ -34,6 +34,8 @@ class LoadResult:
     client_cpu: float = 0.0
     latencies: list[float] = field(default_factory=list)
     ttfts: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    """Between one arrival of a stream's events and the next: what a reader waits for."""
     samples: list[bytes] = field(default_factory=list)
 
     @property
@@ -59,6 +61,9 @@ class LoadResult:
             "latency_mean_ms": round(statistics.fmean(self.latencies) * 1000, 3) if self.latencies else 0.0,
             "ttft_p50_ms": ms(self.ttfts, 0.5),
             "ttft_p99_ms": ms(self.ttfts, 0.99),
+            "itl_p50_ms": ms(self.gaps, 0.5),
+            "itl_p90_ms": ms(self.gaps, 0.9),
+            "itl_p99_ms": ms(self.gaps, 0.99),
             "client_cpu_s": round(self.client_cpu, 3),
             "client_cpu_share": round(self.client_cpu / self.wall, 3) if self.wall else 0.0,
         }
@@ -109,7 +114,7 @@ class _Connection(asyncio.Protocol):
         self.in_body = False
         self.left = -1  # -1: chunked
         self.tail = b""
-        self.first = 0.0
+        self.first = self.last = 0.0
         self.status = 0
         self.body: list[bytes] = []
         self.began = time.perf_counter()
@@ -131,10 +136,7 @@ class _Connection(asyncio.Protocol):
                 data = data[2:]
         if not data:
             return
-        if not self.first and len(data) > 2:
-            self.first = time.perf_counter()
-        load.result.bytes += len(data)
-        load.result.events += data.count(b"data: ")
+        self._count(data)
         if len(load.result.samples) < load.keep:
             self.body.append(data)
         if self.left >= 0:
@@ -147,6 +149,19 @@ class _Connection(asyncio.Protocol):
             self.tail = (self.tail + data)[-len(_END_OF_CHUNKS) :]
             if self.tail == _END_OF_CHUNKS:
                 self._finish()
+
+    def _count(self, data: bytes) -> None:
+        result = self.load.result
+        result.bytes += len(data)
+        events = data.count(b"data: ")
+        result.events += events
+        if len(data) > 2 and (events or not self.first):
+            now = time.perf_counter()
+            if self.first:
+                result.gaps.append(now - self.last)
+            else:
+                self.first = now
+            self.last = now
 
     def _finish(self) -> None:
         now = time.perf_counter()

@@ -30,7 +30,15 @@ from stats import paired_ratio
 from trunnion_demo import PROMPTS, adapter_paths, model_path
 
 RESULTS = Path(__file__).parent / "results"
-FIGURES = ("requests_per_s", "ttft_p50_ms", "latency_p50_ms", "latency_p99_ms", "server_cpu_s")
+FIGURES = (
+    "requests_per_s",
+    "ttft_p50_ms",
+    "ttft_p99_ms",
+    "itl_p90_ms",
+    "latency_p50_ms",
+    "latency_p99_ms",
+    "server_cpu_s",
+)
 PEERS = {
     "ray-default": {},
     "ray-direct": {
@@ -51,6 +59,9 @@ VARIANTS = {
     "proxy": ["--topology", "proxy"],
 }
 """Further ways to serve with Trunnion."""
+VLLM_ADAPTER = "vllm-adapter"
+"""vLLM's own server with the adapter: what ``adapter`` is compared with where both run."""
+ADAPTED = ("adapter", VLLM_ADAPTER)
 KEY = "bench"
 QUESTIONS = [prompt.messages for prompt in PROMPTS if not prompt.tools]
 
@@ -58,7 +69,7 @@ QUESTIONS = [prompt.messages for prompt in PROMPTS if not prompt.tools]
 def payload(index: int, *, stream: bool, tokens: int, server: str = "") -> bytes:
     """Return request ``index``: one of the demo prompts with ``tokens`` forced tokens."""
     body = {
-        "model": next(iter(adapter_paths())) if server == "adapter" else "demo",
+        "model": next(iter(adapter_paths())) if server in ADAPTED else "demo",
         "messages": QUESTIONS[index % len(QUESTIONS)],
         "max_tokens": tokens,
         "ignore_eos": True,
@@ -104,9 +115,12 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
     here = Path(__file__).parent
     common = ["--model", args.model, "--port", str(port), "--max-model-len", str(args.max_model_len)]
     env: dict[str, str] = {}
-    if name == "vllm":
+    if name in ("vllm", VLLM_ADAPTER):
         command = ["-m", "vllm.entrypoints.openai.api_server", *common, "--served-model-name", "demo"]
         command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log"]
+        if name == VLLM_ADAPTER:
+            modules = [f"{adapter}={path}" for adapter, path in adapter_paths().items()]
+            command += ["--enable-lora", "--lora-modules", *modules]
     elif name == "trunnion":
         command = [str(here / "serve_ours.py"), *common, "--topology", args.topology]
     elif name in VARIANTS:
@@ -128,12 +142,12 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
 
 def ratios(series: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, str]]:
     """Return, for each contender but vLLM's own server, each figure's ratio to vLLM's."""
-    base = series["vllm"]
-    return {
-        name: {key: str(paired_ratio([s[key] for s in runs], [s[key] for s in base])) for key in FIGURES}
-        for name, runs in series.items()
-        if name != "vllm"
-    }
+    found = {}
+    for name, runs in series.items():
+        base = series[VLLM_ADAPTER if name == "adapter" and VLLM_ADAPTER in series else "vllm"]
+        if runs is not base:
+            found[name] = {key: str(paired_ratio([s[key] for s in runs], [s[key] for s in base])) for key in FIGURES}
+    return found
 
 
 def compare(servers: list[Server], args: argparse.Namespace) -> dict[str, object]:
@@ -165,11 +179,16 @@ def compare(servers: list[Server], args: argparse.Namespace) -> dict[str, object
 
 def markdown(report: dict[str, object], command: str) -> str:
     lines = [f"# Serving: {report['name']}", "", f"`{command}`", "", str(report["machine"]), ""]
-    lines += ["Ratios are to vLLM's own server: median of the pairs with the 90 % bootstrap interval.", ""]
+    lines += [
+        "Ratios are to vLLM's own server, those of `adapter` to `vllm-adapter` where that ran: median of the pairs"
+    ]
+    lines += ["with the 90 % bootstrap interval.", ""]
     lines += ["| mode | figure | server | median | ratio |", "|---|---|---|---|---|"]
     for mode in ("plain", "stream"):
         part = report[mode]
         for key in FIGURES:
+            if mode == "plain" and key == "itl_p90_ms":
+                continue
             for name, medians in part["median"].items():
                 ratio = part["ratio"].get(name, {}).get(key, "1")
                 lines.append(f"| {mode} | {key} | {name} | {medians[key]} | {ratio} |")
@@ -191,7 +210,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16, help="forced completion tokens")
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="measure ray.serve.llm as well")
-    parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, help="measure other ways as well")
+    ways = (*VARIANTS, VLLM_ADAPTER)
+    parser.add_argument("--variants", nargs="*", default=[], choices=ways, help="measure other ways as well")
     parser.add_argument("--name", default="", help="of the results; topology-clients-tokens by default")
     args = parser.parse_args()
     name = args.name or f"{args.topology}-c{args.clients}-t{args.tokens}"

@@ -25,8 +25,16 @@ def served(request):
     model = sim("m", replica={"num_replicas": 2}, ttft=3.0, tpot=0.2, slots=64)
     lab("run", name=name, app={"models": [model], "topology": request.param})
     wait_until(lambda: lab.get(name, "/ready").status_code == 200)
+    if request.param == "direct":  # HAProxy may have been told of one of them only
+        seen = set()
+        wait_until(lambda: seen.add(started(lab.get(name, "/metrics").text)) or len(seen) == 2)
     yield lab, name, request.param
     lab("delete", name=name)
+
+
+def started(metrics):
+    """Return what tells one replica's process from another's."""
+    return next(line for line in metrics.splitlines() if line.startswith("process_start_time_seconds "))
 
 
 class Client(threading.Thread):

@@ -180,7 +180,8 @@ def gateway_application(
         merged.pop("num_replicas")
     cls: Any = serve.ingress()(Gateway)
     cards, apps = [card for card, _ in models], [app for _, app in models]
-    return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings(), gateway.retries)
+    bound = {"retries": gateway.retries, "data_channel": gateway.data_channel}
+    return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings(), **bound)
 
 
 def read_models(models: Sequence[ModelConfig | Mapping[str, Any]]) -> tuple[ModelConfig, ...]:

@@ -164,3 +164,9 @@ class GatewayConfig(PluginConfig):
         ge=0,
         description="Times a request is sent to another replica where its replica died before the first token.",
     )
+    data_channel: bool = Field(
+        default=True,
+        description="Whether replicas write streams over a connection of their own to the gateway, on a free port of "
+        "its node, with a secret. Where it is off, they cannot connect, or Ray uses TLS, Serve's handles carry each "
+        "event, at several times the cost.",
+    )

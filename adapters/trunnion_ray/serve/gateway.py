@@ -9,6 +9,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import ray
 
 from trunnion.errors import InvalidArgument, ModelNotFound, TrunnionError
 from trunnion_http import App, HTTPSettings, ModelDirectory, create_app
@@ -20,9 +21,10 @@ from trunnion_http.request_log import fields, log_request
 from trunnion_http.transcription import TRANSCRIPTIONS, named_model
 
 from .census import Census
+from .data_channel import Switchboard
 from .errors import unwrap
 from .logs import log_to_stderr
-from .passing import send_on
+from .passing import Passer
 from .relay import RelayedRequest, RouteHints
 from .remote_model import ModelCard, RemoteModel
 from .topology import describe_gateway
@@ -82,10 +84,10 @@ _peek = msgspec.json.Decoder(_Peek).decode
 class GatewayApp:
     """Answer the small GETs itself, and relay the rest."""
 
-    def __init__(self, models: Sequence[RemoteModel], settings: HTTPSettings, retries: int = 0) -> None:
+    def __init__(self, models: Sequence[RemoteModel], settings: HTTPSettings, passer: Passer) -> None:
         self._models = ModelDirectory(models)
         self._settings = settings
-        self._retries = retries
+        self._passer = passer
         self.app: App = create_app(self._models, settings)
         self.app.notes.update(describe_gateway())
         self.census: Census | None = None
@@ -151,7 +153,7 @@ class GatewayApp:
         call.watch(self.app.watch)
         if is_anthropic(path):
             call.error_frame = lambda error: error_event(error, call.request_id)
-        await send_on(call, model, request, streaming=streaming, retries=self._retries)
+        await self._passer.send_on(call, model, request, streaming=streaming)
 
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         """Answer with an error of our own. The replica logs what it answers; of this it knows nothing."""
@@ -209,11 +211,19 @@ class Gateway:
     """Be the ingress deployment in front of several model deployments."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, cards: Sequence[ModelCard], handles: Sequence[Any], settings: HTTPSettings, retries: int = 0
+        self,
+        cards: Sequence[ModelCard],
+        handles: Sequence[Any],
+        settings: HTTPSettings,
+        *,
+        retries: int = 0,
+        data_channel: bool = True,
     ) -> None:
         log_to_stderr(requests=settings.log_requests)
         self._models = [RemoteModel(card, handle) for card, handle in zip(cards, handles, strict=True)]
-        self._app = GatewayApp(self._models, settings, retries)
+        board = Switchboard()
+        self._board = board if data_channel and await board.start(ray.util.get_node_ip_address()) else None
+        self._app = GatewayApp(self._models, settings, Passer(self._board, retries))
         loop = asyncio.get_running_loop()
         deployments = {model.name: model.whole.deployment_name for model in self._models}
         self._app.census = self._census = Census(deployments, self._app.app.notes)
@@ -229,3 +239,5 @@ class Gateway:
             census.close()
         if getattr(self, "_app", None) is not None:
             await self._app.app.suspend_batches()
+        if (board := getattr(self, "_board", None)) is not None:
+            board.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Headers = list[tuple[bytes, bytes]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -52,37 +53,46 @@ class Response:
     body: bytes
 
 
+def scope_of(request: RelayedRequest) -> dict[str, Any]:
+    """Return the ASGI scope of a request."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": request.path,
+        "raw_path": request.path.encode(),
+        "query_string": request.query,
+        "root_path": "",
+        "headers": request.headers,
+        "client": None,
+        "server": None,
+    }
+
+
+def one_request(body: bytes) -> Receive:
+    """Return an ASGI ``receive`` that gives a body, and then nothing: a hang-up arrives as cancellation."""
+    messages: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        if messages:
+            return messages.pop()
+        await asyncio.Future()
+        raise AssertionError
+
+    return receive
+
+
 class _Connection:
     """Be the server side of one ASGI connection, in memory."""
 
     def __init__(self, app: ASGIApp, request: RelayedRequest) -> None:
-        self._body: bytes | None = request.body
         self.chunks: list[bytes] = []
         self.head: Head | None = None
         self.news = asyncio.Event()
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": request.method,
-            "scheme": "http",
-            "path": request.path,
-            "raw_path": request.path.encode(),
-            "query_string": request.query,
-            "root_path": "",
-            "headers": request.headers,
-            "client": None,
-            "server": None,
-        }
-        self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
+        self.task = asyncio.ensure_future(app(scope_of(request), one_request(request.body), self._send))
         self.task.add_done_callback(lambda _: self.news.set())
-
-    async def _receive(self) -> MutableMapping[str, Any]:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await asyncio.Future()  # a hang-up arrives as cancellation
-        raise AssertionError
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -25,6 +25,8 @@ from trunnion_ray.reaper import Reaper
 
 from .canary import Canary
 from .config import Topology
+from .data_channel import ReturnAddress
+from .data_channel_replica import Outlet
 from .logs import log_to_stderr
 from .relay import Head, RelayedRequest, Response, respond, stream
 from .shared_model import SharedModel
@@ -75,9 +77,9 @@ class ModelReplica:
     """Run one pipeline on the event loop that also answers HTTP.
 
     As the ingress of an application it serves the OpenAI API itself; behind a gateway it is sent raw requests through
-    :meth:`relay` and :meth:`relay_stream`. Methods for Python callers: :meth:`generate` (a stream), :meth:`complete`,
-    :meth:`embed`, :meth:`score`, :meth:`classify`, :meth:`transcribe`, :meth:`load`, :meth:`describe`,
-    :meth:`explain`.
+    :meth:`relay`, :meth:`relay_apart` and :meth:`relay_stream`. Methods for Python callers: :meth:`generate` (a
+    stream), :meth:`complete`, :meth:`embed`, :meth:`score`, :meth:`classify`, :meth:`transcribe`, :meth:`load`,
+    :meth:`describe`, :meth:`explain`.
     """
 
     async def __init__(self, spec: ReplicaSpec, desk: Any = None) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -86,6 +88,7 @@ class ModelReplica:
         export = trace_export(spec.http)
         self._leaving: asyncio.Task[None] | None = None
         self._reaper = Reaper()
+        self._outlet = Outlet()
         self._pipeline = Pipeline(spec.pipeline)
         self._reaper.start()
         self._library: AdapterLibrary | None = None
@@ -156,6 +159,7 @@ class ModelReplica:
         if self._canary is not None:
             self._canary.close()
         self._model.close()
+        self._outlet.close()
         if self._library is not None:
             await self._library.close()
         await self._pipeline.stop()
@@ -180,6 +184,10 @@ class ModelReplica:
                 yield piece
         finally:
             await answer.aclose()
+
+    async def relay_apart(self, request: RelayedRequest, to: ReturnAddress) -> bool:
+        """Answer a relayed request over the gateway's data channel; False if that is out of reach from here."""
+        return await self._outlet.answer(self._app, request, to)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield the events of one request. Call it with ``handle.options(stream=True)``."""
