@@ -107,6 +107,40 @@ def test_what_openai_accepts_is_accepted(chat, complete, model):
     assert complete(user="u", best_of=1, echo=False, suffix=None).status_code == 200
 
 
+FUNCTION = {"name": "f", "description": "d", "parameters": {}, "strict": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "hint"),
+    [
+        ({"tools": [{"type": "function", "function": FUNCTION, "functions": 1}]}, "tools[0].functions", "'function'"),
+        ({"tools": [{"type": "function", "function": FUNCTION, "x": 1}]}, "tools[0].x", "remove it"),
+        (
+            {"tools": [{"type": "function", "function": FUNCTION | {"parameter": {}}}]},
+            "tools[0].function.parameter",
+            "'parameters'",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "b", "tool_calls_id": "c"}]},
+            "messages[1].tool_calls_id",
+            "'tool_call",
+        ),
+    ],
+)
+def test_misspelt_fields_inside_tools_and_messages_are_refused(chat, body, param, hint):
+    answer = chat(**body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == param
+    assert hint in error["message"]
+
+
+def test_a_message_keeps_the_fields_that_a_chat_template_may_read(chat, model):
+    message = {"role": "assistant", "content": "a", "thinking": "b", "annotations": [], "reasoning_content": "c"}
+    assert chat(messages=[message, {"role": "user", "content": "d", "name": "e"}]).status_code == 200
+    assert model.last.prompt.messages[0]["thinking"] == "b"
+
+
 def test_every_parameter_of_the_client_is_known(chat):
     """Accepted or refused with a reason: none is unknown, so none can be dropped by an oversight."""
     from openai.types.chat.completion_create_params import CompletionCreateParamsBase

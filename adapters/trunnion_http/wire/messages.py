@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from trunnion.errors import InvalidArgument, UnsupportedFeature
@@ -10,6 +11,14 @@ from trunnion.media import read_part
 from trunnion.requests import MediaPart
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_MESSAGE_FIELDS: Final = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call", "annotations"}
+    | {"reasoning", "reasoning_content"}
+)
+_TOOL_FIELDS: Final = frozenset({"type", "function"})
+_FUNCTION_FIELDS: Final = frozenset({"name", "description", "parameters", "strict"})
+_MISSPELT: Final = 0.8
+"""How alike two names are of which one is taken for the other, misspelt; 1 is the same."""
 _TEXT_PARTS: Final = frozenset({"text", "refusal"})
 _MEDIA_PARTS: Final = frozenset({"image_url", "video_url", "audio_url", "input_audio"})
 
@@ -45,9 +54,27 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[MediaPart, ..
             param = f"messages[{index}].content"
             msg = f"{param} is missing; only an assistant's message may go without"
             raise InvalidArgument(msg, param=param)
+        if not message.keys() <= _MESSAGE_FIELDS:
+            _check_fields(message, f"messages[{index}]")
         if content is not None and not isinstance(content, str):
             _parts(content, f"messages[{index}].content", media)
     return tuple(media)
+
+
+def _check_fields(message: Mapping[str, Any], where: str) -> None:
+    """Refuse fields that are misspelt. Others may be what the chat template of a model reads."""
+    for name in message.keys() - _MESSAGE_FIELDS:
+        if near := difflib.get_close_matches(name, _MESSAGE_FIELDS, n=1, cutoff=_MISSPELT):
+            param = f"{where}.{name}"
+            raise InvalidArgument(f"unrecognized request argument: {param}; did you mean {near[0]!r}?", param=param)
+
+
+def _refuse_others(fields: Iterable[str], known: frozenset[str], where: str) -> None:
+    for name in sorted(set(fields) - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "remove it"
+        param = f"{where}.{name}"
+        raise InvalidArgument(f"unrecognized request argument: {param}; {hint}", param=param)
 
 
 def _parts(content: object, where: str, media: list[MediaPart]) -> None:
@@ -82,6 +109,9 @@ def check_tools(tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, A
             param = f"tools[{index}]"
             msg = f'{param} must be {{"type": "function", "function": {{"name": ...}}}}'
             raise InvalidArgument(msg, param=param)
+        assert isinstance(function, dict)
+        _refuse_others(tool, _TOOL_FIELDS, f"tools[{index}]")
+        _refuse_others(function, _FUNCTION_FIELDS, f"tools[{index}].function")
         names.add(name)
     if choice is None:
         return
