@@ -142,3 +142,14 @@ def test_models_that_would_wait_for_each_other_are_refused(ray_session):
     with pytest.raises(ConfigError, match="reading one more") as caught:
         build_processor(sim_config(models=models))(ray_session.data.from_items(ROWS))
     assert caught.value.param == "models"
+
+
+@pytest.mark.ray
+def test_chained_processors_that_would_wait_for_each_other_are_refused(ray_session):
+    half = ray_session.cluster_resources()["CPU"] / 2
+    one = build_processor(sim_config(bundles=(Bundle(cpu=half),)))
+    rows = ray_session.data.from_items(ROWS)
+    one(rows)
+    with pytest.raises(ConfigError, match=r"2 replicas of 2 models take .* and reading one more"):
+        one(one(rows).map(lambda row: row))
+    one(rows)  # beside the other, not behind it

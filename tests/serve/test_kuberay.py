@@ -303,6 +303,7 @@ def test_the_number_of_workers_can_be_said(config):
         ({}, {}, {"name": "Not_A_Name"}, "no name for a service"),
         ({}, {}, {"name": "x" * 48}, "47 at most"),
         ({}, {"http_options": {"host": "127.0.0.1"}}, {}, "no other pod reaches"),
+        ({"router": {"router": "affinity"}}, {}, {}, "use topology='gateway'"),
         ({"engine": "auto"}, {}, {}, r"applications\[0\].args.models\[0\].engine: name the engine"),
     ],
 )

@@ -94,6 +94,19 @@ def known_rows(dataset: Dataset) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
+def constructed_before(dataset: Dataset) -> list[Any]:
+    """Return the first constructor argument of every class that is mapped over a dataset, as far as can be seen."""
+    found, seen, operators = [], set(), [getattr(getattr(dataset, "_logical_plan", None), "dag", None)]
+    while operators:
+        operator = operators.pop()
+        if operator is None or id(operator) in seen:
+            continue
+        seen.add(id(operator))
+        operators += getattr(operator, "input_dependencies", None) or ()
+        found += list(getattr(operator, "fn_constructor_args", None) or ())[:1]
+    return found
+
+
 def end_actors_with_job(dataset: Dataset) -> None:
     """Have the engines' actors ended if the execution of a dataset fails."""
     classes = getattr(dataset.context, "custom_execution_callback_classes", None)

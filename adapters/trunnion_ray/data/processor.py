@@ -16,7 +16,7 @@ from trunnion_batch.account import Account
 from trunnion_batch.journal.journal import absolute
 from trunnion_batch.routes import routes
 
-from ._ray_private import end_actors_with_job, known_rows
+from ._ray_private import constructed_before, end_actors_with_job, known_rows
 from .config import ProcessorConfig
 from .desk_client import make_desk
 from .dialect import Dialect, TrunnionDialect
@@ -105,7 +105,8 @@ class Processor:
         """Return the dataset of answered rows, with what counts them."""
         config = self.config
         models = (self, *self.further)
-        check_room([(resources_of(one.config, one.job.spec), one.config.replicas[0]) for one in models])
+        jobs = [job for job in constructed_before(dataset) if isinstance(job, BatchJob)]
+        check_room([job.takes for job in (*jobs, *(one.job for one in models)) if job.takes is not None])
         journal, cache = (None if uri is None else absolute(uri) for uri in (config.journal, config.cache))
         desk = make_desk(
             journal=journal,
@@ -252,6 +253,7 @@ def _one(
         prefix_order=config.prefix_order,
         adapter_root=config.adapter_root,
         owns_group=needs_group(resources),
+        takes=(resources, config.replicas[0]),
         recovery=config.recovery,
         keeps=bool(config.journal or config.cache),
         share=config.share,

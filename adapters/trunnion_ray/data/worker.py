@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 from ray.data import DataContext
 
-from trunnion import PipelineSpec
+from trunnion import PipelineSpec, Resources
 from trunnion.errors import EngineDead, InternalError, TrunnionError
 from trunnion.row_tasks import RowRequest
 from trunnion.rows import RowColumns, RowOptions
@@ -42,6 +42,7 @@ class BatchJob:
     ``owns_group``: the actor's placement group is its own and goes when it goes. ``desk``: the handle of the job's
     :class:`~.desk.Desk`; ``keeps``: whether that has a journal or a cache. With several models, ``routes`` tells whose
     a row is and ``place`` which of them this one is: actors of place 0 make the rows, those of the last end them.
+    ``takes``: what one replica takes, and how many there are at least; a processor behind this one adds it to its own.
     """
 
     spec: PipelineSpec
@@ -62,6 +63,7 @@ class BatchJob:
     share: Share = "deterministic"
     routes: Routes = field(default_factory=Routes)
     place: int = 0
+    takes: tuple[Resources, int] | None = None
 
     @property
     def last(self) -> bool:

@@ -43,26 +43,41 @@ def build_application(config: AppConfig) -> Application:
         ConfigError: The topology does not fit the models, or an engine refuses its configuration.
         PluginError: An engine cannot be used here.
     """
-    names = unique_names(config.models)
-    _check_folder(config.http)
+    check_form(config)
     topology = config.topology
-    if topology in ("direct", "proxy") and len(names) > 1:
-        msg = f"the {topology} topology serves one model per application, not {len(names)}; use 'gateway'"
-        raise ConfigError(msg, param="topology")
     specs = [pipeline_spec(model) for model in config.models]
     pairs = list(zip(config.models, specs, strict=True))
     check_room({model.name: placement(model, spec) for model, spec in pairs})
-    if topology == "gateway" or len(names) > 1:
+    if behind_gateway(config):
         return gateway_application(
             [(card_of(model, spec), model_application(model, config.http, spec=spec)) for model, spec in pairs],
             config.http,
             config.gateway,
         )
-    model = config.models[0]
-    if model.router is not None:
+    return model_application(config.models[0], config.http, ingress=True, topology=topology, spec=specs[0])
+
+
+def behind_gateway(config: AppConfig) -> bool:
+    """Tell whether a gateway stands before the models."""
+    return config.topology == "gateway" or len(config.models) > 1
+
+
+def check_form(config: AppConfig) -> None:
+    """Check what can be told of an application without its engines and its cluster.
+
+    Raises:
+        ConfigError: Two models have one name, the topology does not fit the models, a router is named that is never
+            asked, or a folder is relative.
+    """
+    unique_names(config.models)
+    _check_folder(config.http)
+    if config.topology in ("direct", "proxy") and len(config.models) > 1:
+        count = len(config.models)
+        msg = f"the {config.topology} topology serves one model per application, not {count}; use 'gateway'"
+        raise ConfigError(msg, param="topology")
+    if not behind_gateway(config) and config.models[0].router is not None:
         msg = "router: replicas are chosen by HAProxy or Serve's proxy in this topology; use topology='gateway'"
         raise ConfigError(msg, param="router")
-    return model_application(model, config.http, ingress=True, topology=topology, spec=specs[0])
 
 
 def unique_names(models: Sequence[ModelConfig]) -> list[str]:

@@ -17,7 +17,7 @@ from trunnion.errors import ConfigError, PluginError, PluginNotInstalled, Trunni
 from trunnion.plugin import EnginePlugin, RouterPlugin, StagePlugin
 from trunnion.registry import Registry, get_registry
 
-from .application import AppConfig, build_application
+from .application import AppConfig, build_application, check_form
 from .config import ModelConfig
 from .elsewhere import ElsewhereRegistry
 from .mirror.builders import build_from_serving_args
@@ -55,8 +55,9 @@ def check_application(
     if engines:
         found += _keys(config, given, (*place, "http"))
     yield from found
-    if not found and not elsewhere and engines and not _chosen_there(config):
-        yield from _built(lambda: build_application(config), place)
+    if not found:
+        whole = engines and not elsewhere and not _chosen_there(config)
+        yield from _built(lambda: build_application(config) if whole else check_form(config), place)
 
 
 def check_models(args: Any, given: Mapping[str, Any], place: Place, *, engines: bool = True) -> Iterator[Problem]:
