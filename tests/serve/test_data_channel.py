@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+import uvloop
 
 from trunnion.errors import Transient
 from trunnion_http import HTTPSettings
@@ -17,6 +18,11 @@ from trunnion_ray.serve.relay import Head, RelayedRequest
 pytestmark = pytest.mark.asyncio
 
 BIG = 300_000
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request):
+    return request.param()
 
 
 async def app(scope, receive, send):
