@@ -279,8 +279,12 @@ class Pipeline:
     async def embed(
         self, prompts: Sequence[Prompt], *, dimensions: int | None = None, adapter: str | None = None
     ) -> list[Embedding]:
-        """Embed prompts. Raises :class:`UnsupportedFeature` if the engine or its model cannot."""
-        return await self._pooling.embed(prompts, dimensions=dimensions, adapter=adapter)
+        """Embed prompts; messages are put through the chat template, without the start of an answer.
+
+        Raises:
+            UnsupportedFeature: The engine or its model cannot.
+        """
+        return await self._pooling.embed(await self._plain(prompts), dimensions=dimensions, adapter=adapter)
 
     async def score(self, query: str, texts: Sequence[str]) -> list[Score]:
         """Score how well each text answers the query, in order; higher is better.
@@ -291,12 +295,12 @@ class Pipeline:
         return await self._pooling.score(query, texts)
 
     async def classify(self, prompts: Sequence[Prompt]) -> list[Classification]:
-        """Return the probability of each label, per prompt, in order.
+        """Return the probability of each label, per prompt, in order; messages are templated as for :meth:`embed`.
 
         Raises:
             UnsupportedFeature: The engine or its model cannot.
         """
-        return await self._pooling.classify(prompts)
+        return await self._pooling.classify(await self._plain(prompts))
 
     async def transcribe(self, audio: bytes, *, mime_type: str, language: str | None = None) -> Transcription:
         """Return the text that is spoken in an audio file.
@@ -317,7 +321,24 @@ class Pipeline:
         Raises:
             UnsupportedFeature: The engine or its model cannot.
         """
-        return await self._pooling.answer(request)
+        (prompt,) = await self._plain([request.prompt])
+        return await self._pooling.answer(replace(request, prompt=prompt) if prompt is not request.prompt else request)
+
+    async def _plain(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return prompts without conversations: those are templated, and tokenized where the engine reads tokens."""
+        asked = {
+            place: GenerateRequest(prompt=replace(prompt, add_generation_prompt=False))
+            for place, prompt in enumerate(prompts)
+            if isinstance(prompt, MessagesPrompt)
+        }
+        made = list(prompts)
+        if asked:
+            ready = await asyncio.to_thread(self._ready.prepare, list(asked.values()))
+            for place, one in zip(asked, ready, strict=True):
+                if isinstance(one, TrunnionError):
+                    raise one
+                made[place] = one.request.prompt
+        return made
 
     @property
     def _pooling(self) -> Pooling:

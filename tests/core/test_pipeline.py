@@ -19,6 +19,7 @@ from trunnion.errors import (
     PluginNotFound,
     UnsupportedFeature,
 )
+from trunnion.pooling import PoolingRequest
 
 
 async def run(engine, req=None, **parts):
@@ -495,6 +496,45 @@ async def test_embeddings():
         assert len(await pipeline.embed([fake.TOKENS] * 2)) == 2
         with pytest.raises(InternalError, match="KeyError"):
             await pipeline.embed([fake.TOKENS], dimensions=0)
+
+
+class Templates:
+    """Turn messages into text; tell whether an answer is to begin."""
+
+    def process(self, items):
+        return [self._one(item) for item in items]
+
+    def _one(self, item):
+        said = "|".join(message["content"] for message in item.prompt.messages)
+        if said == "bad":
+            return InvalidArgument("bad row")
+        return item.with_(prompt=t.TextPrompt(text=f"{said}>" if item.prompt.add_generation_prompt else said))
+
+
+async def test_conversations_are_templated_before_they_are_embedded_and_classified():
+    class Pools(FakeEngine):
+        seen: tuple = ()
+
+        async def embed(self, prompts, *, dimensions=None, adapter=None):
+            self.seen = prompts
+            return [t.Embedding(vector=(1.0,), usage=t.Usage(prompt_tokens=1, completion_tokens=0)) for _ in prompts]
+
+        async def classify(self, prompts):
+            self.seen = prompts
+            return [{"good": 1.0} for _ in prompts]
+
+    engine = Pools(capabilities=t.Capabilities(protocols=frozenset({"embeds/1", "classifies/1"})))
+    record = {"name": "template", "consumes": "messages", "produces": "text"}
+    talk, bad = (t.MessagesPrompt(messages=({"role": "user", "content": said},)) for said in ("hi", "bad"))
+    async with opened(engine, stages=[(record, Templates())]) as pipeline:
+        await pipeline.embed([fake.TOKENS, talk])
+        assert list(engine.seen) == [fake.TOKENS, t.TextPrompt(text="hi")]
+        await pipeline.classify([talk])
+        assert list(engine.seen) == [t.TextPrompt(text="hi")]
+        await pipeline.pool(PoolingRequest(task="embed", prompt=talk))
+        assert list(engine.seen) == [t.TextPrompt(text="hi")]
+        with pytest.raises(InvalidArgument, match="bad row"):
+            await pipeline.embed([fake.TOKENS, bad])
 
 
 async def test_transcriptions():
