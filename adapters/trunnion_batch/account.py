@@ -35,6 +35,7 @@ class Account:
         max_error_rate: Share of failed rows at which the batch is given up; None for never.
         ok, failed: Rows that went out.
         replayed: Of the answered ones, those that a journal answered.
+        replayed_tokens: Of ``completion_tokens``, those of rows that a journal answered.
         prompt_tokens, cached_tokens, completion_tokens: Tokens of the rows that went out.
         errors: The failed rows, by code.
         prices: Of a million tokens: ``input``, ``cached_input`` and ``output``, as ``EngineInfo.details["prices"]``
@@ -47,6 +48,7 @@ class Account:
     ok: int = 0
     failed: int = 0
     replayed: int = 0
+    replayed_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -59,6 +61,11 @@ class Account:
     def rows(self) -> int:
         """Return the rows that went out."""
         return self.ok + self.failed
+
+    @property
+    def generated_tokens(self) -> int:
+        """Return the tokens that this run had generated: without those of answers that were known."""
+        return self.completion_tokens - self.replayed_tokens
 
     @property
     def seconds(self) -> float:
@@ -96,13 +103,21 @@ class Account:
             prices = prices or self.prices
             if prices is not None:
                 self.cost = (self.cost or 0.0) + (0.0 if replayed else price(prices, prompt, cached, completion))
-            self.replayed += replayed
+            if replayed:
+                self.replayed += 1
+                self.replayed_tokens += completion
             return
         self.failed += 1
         code, message = _described(error)
         kind = self.errors.setdefault(code, ErrorKind(row=number or self.rows, message=message[:_EXAMPLE]))
         kind.count += 1
         self._check()
+
+    def take(self, counted: Mapping[str, Any]) -> None:
+        """Take from a summary what rows need not tell: their tokens, their cost, and which answers were known."""
+        for name in ("replayed", "replayed_tokens", "prompt_tokens", "cached_tokens", "completion_tokens"):
+            setattr(self, name, counted[name])
+        self.cost = counted.get("cost")
 
     def _check(self) -> None:
         check_errors(self.failed, self.rows, self.max_error_rate)
@@ -124,12 +139,13 @@ class Account:
             "failed": self.failed,
             "partial": partial,
             "replayed": self.replayed,
+            "replayed_tokens": self.replayed_tokens,
             "seconds": round(seconds, 3),
             "rows_per_second": round(self.rows / seconds, 3),
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,
-            "tokens_per_second": round(self.completion_tokens / seconds, 3),
+            "tokens_per_second": round(self.generated_tokens / seconds, 3),
             "errors": [
                 {"code": code, "count": kind.count, "example": {"row": kind.row, "message": kind.message}}
                 for code, kind in self.kinds()

@@ -100,7 +100,7 @@ class Progress:
         parts += [f"{self.replicas} replica{'s' * (self.replicas != 1)}"] if self.replicas is not None else []
         parts.append(f"{account.rows / seconds:.1f} rows/s")
         parts.append(
-            f"tokens/s {account.prompt_tokens / seconds:.0f} in, {account.completion_tokens / seconds:.0f} out"
+            f"tokens/s {account.prompt_tokens / seconds:.0f} in, {account.generated_tokens / seconds:.0f} out"
         )
         cost = account.cost
         parts += [f"cost {cost:.4f}"] if cost is not None else []
@@ -128,8 +128,8 @@ class Progress:
         replayed = f" ({account.replayed} replayed)" if account.replayed else ""
         cost = account.cost
         say(
-            f"{head} = {account.ok} ok{replayed} + {account.failed} failed; {account.completion_tokens} tokens in "
-            f"{seconds:.1f} s, {account.rows / seconds:.1f} rows/s, {account.completion_tokens / seconds:.0f} tokens/s"
+            f"{head} = {account.ok} ok{replayed} + {account.failed} failed; {account.generated_tokens} tokens in "
+            f"{seconds:.1f} s, {account.rows / seconds:.1f} rows/s, {account.generated_tokens / seconds:.0f} tokens/s"
             + (f", cost {cost:.4f}" if cost is not None else "")
         )
         for code, kind in account.kinds():
@@ -153,7 +153,7 @@ class Progress:
             (account.ok, f"ok, {account.replayed} of them known before" if account.replayed else "ok"),
             (account.failed, "failed"),
             (account.prompt_tokens, f"tokens in{cached}"),
-            (account.completion_tokens, f"tokens out, {account.completion_tokens / seconds:.0f} a second"),
+            (account.generated_tokens, f"tokens out, {account.generated_tokens / seconds:.0f} a second"),
             (f"{seconds:.1f}", f"seconds, {account.rows / seconds:.1f} rows a second"),
         ]
         if account.cost is not None:

@@ -170,8 +170,7 @@ def _run(job: Job, given: JobFile) -> None:
     finally:
         begun.close()  # a store has what was answered, however the job ended
     counted = begun.account()
-    job.account.replayed = counted["replayed"]
-    job.account.cost = counted.get("cost")
+    job.account.take(counted)
     job.facts |= {"engine_restarts": counted["engine_restarts"], "replicas": replicas}
 
 

@@ -31,10 +31,24 @@ def test_rows_tokens_and_errors_are_counted():
         {"code": "overloaded", "count": 1, "example": {"row": 2, "message": "full"}},
     ]
     assert told["engine"] == "sim"
+    assert (told["replayed_tokens"], account.generated_tokens) == (5, 5)
     assert "cost" not in told
     account.balance(5)
     with pytest.raises(AssertionError, match="6 rows in, but 2 ok and 3 failed"):
         account.balance(6)
+
+
+def test_what_replicas_counted_is_taken_over():
+    counted = Account(prices={"input": 1.0, "cached_input": 1.0, "output": 1.0})
+    counted.add(ok())
+    counted.add(ok(), replayed=True)
+    account = Account()
+    account.add({"answer": "a row whose columns were dropped", "error": None})
+    account.take(counted.summary(2))
+    assert (account.completion_tokens, account.generated_tokens, account.replayed) == (10, 5, 1)
+    assert account.cost == counted.cost
+    account.take(Account().summary(0))
+    assert account.cost is None
 
 
 def test_tokens_are_paid_for_once():

@@ -24,7 +24,7 @@ def count_block(
     ``prices``: of a million tokens.
     """
     errors: dict[str, tuple[int, str]] = {}
-    ok = replayed = prompt = cached = completion = 0
+    ok = replayed = known = prompt = cached = completion = 0
     cost = None if prices is None else 0.0
     for index, outcome in enumerate(outcomes):
         final = late.get(index, outcome)
@@ -44,6 +44,7 @@ def count_block(
                 prompt += usage.prompt_tokens
                 cached += usage.cached_tokens
                 completion += usage.completion_tokens
+                known += usage.completion_tokens if outcome.replayed else 0
                 if prices is not None and cost is not None and not outcome.replayed:
                     cost += price(prices, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
     return BlockCount(
@@ -55,4 +56,5 @@ def count_block(
         completion_tokens=completion,
         errors=tuple((code, count, message[:_EXAMPLE]) for code, (count, message) in errors.items()),
         cost=cost,
+        replayed_tokens=known,
     )

@@ -36,6 +36,7 @@ class BlockCount(NamedTuple):
     """Codes with their counts and a message."""
     cost: float | None = None
     """What was paid for their tokens; None without prices."""
+    replayed_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -225,6 +226,7 @@ class Desk:
             account.ok += count.ok
             account.failed += count.rows - count.ok
             account.replayed += count.replayed
+            account.replayed_tokens += count.replayed_tokens
             account.prompt_tokens += count.prompt_tokens
             account.cached_tokens += count.cached_tokens
             account.completion_tokens += count.completion_tokens

@@ -113,12 +113,9 @@ def balanced(counted: dict[str, Any], account: Account) -> dict[str, Any]:
     Raises:
         AssertionError: A row was lost or doubled.
     """
-    account.replayed = counted["replayed"]
+    account.take(counted)
     account.balance(counted["rows_in"])
-    own = account.summary(counted["rows_in"])
-    names = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")
-    tokens: dict[str, Any] = {name: counted[name] for name in names if name in counted}
-    return {**counted, **own, **tokens}
+    return {**counted, **account.summary(counted["rows_in"])}
 
 
 def _write(path: str, values: Mapping[str, Any]) -> None:
