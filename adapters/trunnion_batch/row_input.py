@@ -13,6 +13,8 @@ from trunnion.errors import ConfigError, InvalidArgument
 
 from .read_ahead import read_ahead
 
+_WIDE: Final = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")
+"""How text in UTF-16 begins, and UTF-32 with it."""
 _BLOCK: Final = 1 << 16
 _PARQUET_ROWS: Final = 256
 
@@ -67,6 +69,9 @@ class RowInput:
             self._open_parquet(path)
         elif name != "-":
             self._descriptor = os.open(path, os.O_RDONLY)
+            if os.pread(self._descriptor, 2, 0) in _WIDE:
+                message = f"INPUT {name} is not UTF-8 but UTF-16 or UTF-32: iconv -f UTF-16 -t UTF-8 makes it that"
+                raise ConfigError(message, param="INPUT")
             self.total = count_lines(path)
 
     def _open_parquet(self, path: Path) -> None:
@@ -127,10 +132,17 @@ def count_lines(path: Path) -> int:
     return count + (not last.endswith(b"\n"))
 
 
+def _no_value(name: str) -> None:
+    raise ValueError(f"{name} is no value of JSON; null is")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_value).decode
+
+
 def parse_line(line: bytes, number: int) -> InputRow:
     """Return the row of a JSON line; one that is no row comes with its error."""
     try:
-        row = json.loads(line)
+        row = _decode(line.decode("utf-8-sig"))
     except ValueError as error:
         return _bad(line, number, f"line {number} is not valid JSON: {error}")
     if not isinstance(row, dict):

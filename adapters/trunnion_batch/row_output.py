@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import os
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -93,11 +95,14 @@ class JsonlOutput(RowOutput):
 
     def write(self, row: dict[str, Any]) -> None:
         """Write one line."""
-        line = json.dumps(row, ensure_ascii=False, default=_json_value)
+        try:
+            line = _encode(row)
+        except ValueError:  # NaN of a Parquet input, or an answer's: JSON has none
+            line = _encode(_without_nan(row))
         try:
             self._stream.write(line + "\n")
         except UnicodeEncodeError:  # a lone surrogate of the input
-            self._stream.write(json.dumps(row, default=_json_value) + "\n")
+            self._stream.write(json.dumps(json.loads(line)) + "\n")
         self.rows += 1
 
     def flush(self) -> None:
@@ -186,9 +191,23 @@ def _parquet_output(path: Path, input_schema: Any, task: Task) -> RowOutput:
     return SpooledParquetOutput(path, task) if input_schema is None else ParquetOutput(path, input_schema, task)
 
 
+def _without_nan(value: Any) -> Any:
+    """Return a value with null where a number is none, or infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return value
+
+
 def _json_value(value: Any) -> Any:
     """Return what Parquet can hold and JSON cannot: bytes as base64, times as ISO 8601, others as text."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     isoformat = getattr(value, "isoformat", None)
     return isoformat() if callable(isoformat) else str(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_json_value).encode

@@ -99,9 +99,7 @@ class Progress:
         parts += [f"{self.in_flight()} in flight"] if self.in_flight() else []
         parts += [f"{self.replicas} replica{'s' * (self.replicas != 1)}"] if self.replicas is not None else []
         parts.append(f"{account.rows / seconds:.1f} rows/s")
-        parts.append(
-            f"tokens/s {account.prompt_tokens / seconds:.0f} in, {account.generated_tokens / seconds:.0f} out"
-        )
+        parts.append(f"tokens/s {account.prompt_tokens / seconds:.0f} in, {account.generated_tokens / seconds:.0f} out")
         cost = account.cost
         parts += [f"cost {cost:.4f}"] if cost is not None else []
         return ", ".join(parts)
