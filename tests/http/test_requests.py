@@ -1,6 +1,7 @@
 """Every field a client may send arrives in the core's request."""
 
 import base64
+import gzip
 import time
 
 import pytest
@@ -214,3 +215,19 @@ def test_timeout_becomes_the_deadline():
     with RunningServer(create_app([model], HTTPSettings(request_timeout=30))) as server:
         httpx.post(f"{server.url}/v1/completions", json={"prompt": "x"})
     assert 25 < model.last.deadline - time.time() < 31
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (gzip.compress(b"{}"), "is compressed"),
+        ('{"model": "ä"}'.encode("latin-1"), "not UTF-8: byte 11 is 0xe4"),
+        (b'{"model": ', "not valid JSON"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_what_it_is(web, body, words):
+    answer = web.post("/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]

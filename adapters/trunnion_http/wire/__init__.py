@@ -8,6 +8,7 @@ from .decode import (
     decode_embedding,
     decode_tokenize,
     decoder,
+    not_json,
 )
 from .encode import chat_response, completion_response, encode, usage_json
 from .messages import check_messages, check_tools, refuse_fields
@@ -46,6 +47,7 @@ __all__ = [
     "decode_tokenize",
     "decoder",
     "encode",
+    "not_json",
     "output_format",
     "refuse_fields",
     "stream_options",

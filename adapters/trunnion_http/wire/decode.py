@@ -15,6 +15,8 @@ from .requests import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, T
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+_COMPRESSED: Final = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How gzip and zstd begin."""
 _AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
 _MISSING: Final = re.compile(r"^Object missing required field `(.*)`$", re.DOTALL)
@@ -31,13 +33,25 @@ def decoder(body: type[T]) -> Callable[[bytes], T]:
         except msgspec.ValidationError as error:
             raise _invalid(str(error), known) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            msg = f"the request body is not valid JSON: {error}"
-            raise InvalidArgument(msg) from error
+            raise not_json(data, error) from error
         except RecursionError as error:
             msg = "the request body is nested too deeply"
             raise InvalidArgument(msg) from error
 
     return checked
+
+
+def not_json(data: bytes, error: Exception) -> InvalidArgument:
+    """Return the error of a body that is no JSON, in words that help whoever sent it."""
+    if not data.strip():
+        return InvalidArgument("the request body is empty; send a JSON object")
+    if data.startswith(_COMPRESSED):
+        return InvalidArgument("the request body is compressed, which is not supported; send the JSON as it is")
+    try:
+        data.decode()
+    except UnicodeDecodeError as wrong:
+        return InvalidArgument(f"the request body is not UTF-8: byte {wrong.start} is 0x{data[wrong.start]:02x}")
+    return InvalidArgument(f"the request body is not valid JSON: {error}")
 
 
 def convert(value: Any, kind: type[T], where: str) -> T:

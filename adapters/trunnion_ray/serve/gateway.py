@@ -19,6 +19,7 @@ from trunnion_http.anthropic.frames import error_event
 from trunnion_http.call import Call, ClientGone
 from trunnion_http.request_log import fields, log_request
 from trunnion_http.transcription import TRANSCRIPTIONS, named_model
+from trunnion_http.wire import not_json
 
 from .census import Census
 from .data_channel import Switchboard
@@ -178,7 +179,7 @@ class GatewayApp:
         except msgspec.ValidationError as error:
             raise InvalidArgument(f"the request body is not what {path} takes: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidArgument(f"the request body is not valid JSON: {error}") from error
+            raise not_json(body, error) from error
 
     def _read(self, call: Call, path: str, body: bytes) -> tuple[RemoteModel, RelayedRequest, bool]:
         peek = self._look_into(call, path, body)
