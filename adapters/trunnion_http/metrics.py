@@ -63,6 +63,7 @@ class ModelFigures:
         self.clients_gone = 0
         self.first_token = Histogram(_SECONDS)
         self.between_tokens = Histogram(_SECONDS)
+        self.queued = Histogram(_SECONDS)
         self.own_before = Histogram(_OWN)
         self.own_events = 0
         self.own_event_seconds = 0.0
@@ -136,8 +137,11 @@ class Metrics:
         self._seconds[key].observe(perf_counter() - call.began)
         figures = self.model(call.model)
         figures.clients_gone += gone
-        if call.marks is not None and call.marks.handed:
-            figures.own_before.observe(call.marks.handed - call.began)
+        marks = call.marks
+        if marks is not None and marks.handed:
+            figures.own_before.observe(marks.handed - call.began)
+            if marks.queued is not None:
+                figures.queued.observe(marks.queued)
         usage = call.usage
         if usage is not None:
             figures.prompt_tokens += usage.prompt_tokens
@@ -211,6 +215,7 @@ _COUNTERS: Final = {
 _HISTOGRAMS: Final = {
     "time_to_first_token_seconds": ("first_token", "From a streamed request's arrival to its first token."),
     "inter_token_seconds": ("between_tokens", "Between the tokens of a stream."),
+    "queue_seconds": ("queued", "In the engine's queue, of requests whose engine tells."),
     "own_before_engine_seconds": ("own_before", "Our share of the time to the first token: arrival to the engine."),
 }
 

@@ -11,12 +11,15 @@ class Marks:
 
     Attributes:
         handed: When the engine was first asked; 0 until then.
+        queued: Seconds that it waited in the engine's queue. The engine sets it before its last event; None where it
+            does not tell.
     """
 
-    __slots__ = ("handed",)
+    __slots__ = ("handed", "queued")
 
     def __init__(self) -> None:
         self.handed = 0.0
+        self.queued: float | None = None
 
 
 MARKS: Final[ContextVar[Marks | None]] = ContextVar("trunnion_marks", default=None)

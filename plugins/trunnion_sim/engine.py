@@ -36,6 +36,7 @@ from trunnion.errors import (
     TrunnionError,
     UnsupportedFeature,
 )
+from trunnion.timing import MARKS
 
 from .capabilities import narrowed
 from .clock import WallClock
@@ -160,6 +161,9 @@ class SimEngine:
                     yield GenerateEvent(choices=choices)
                     position = end
                     continue
+                marks = MARKS.get()
+                if marks is not None and job.admitted is not None:
+                    marks.queued = job.admitted - job.arrived
                 made = sum(len(answer.ids) for answer in answers)
                 usage = Usage(prompt_tokens=job.prompt, completion_tokens=made, cached_tokens=job.cached or 0)
                 yield GenerateEvent(choices=choices, usage=None if taken.fault == "no_usage" else usage)

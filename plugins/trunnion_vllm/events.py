@@ -8,6 +8,7 @@ from typing import Any, Final
 from trunnion.errors import Cancelled, InternalError
 from trunnion.events import ChoiceDelta, FinishReason, GenerateEvent, TokenLogprob, Usage
 from trunnion.requests import GenerateRequest
+from trunnion.timing import MARKS
 
 _FINISH: Final[dict[str | None, FinishReason | None]] = {
     None: None,
@@ -61,6 +62,9 @@ class EventConverter:
         )
 
     def _usage(self, output: Any) -> Usage:
+        times, marks = output.metrics, MARKS.get()
+        if times is not None and times.scheduled_ts and marks is not None:  # vLLM takes them with its statistics on
+            marks.queued = times.scheduled_ts - times.queued_ts
         return Usage(
             prompt_tokens=len(output.prompt_token_ids),
             completion_tokens=self._completion_tokens,

@@ -1,5 +1,6 @@
 """GET /metrics: what was asked, how long it took, and how much of that was ours."""
 
+import asyncio
 import time
 
 import httpx
@@ -111,6 +112,20 @@ async def test_our_share_before_the_engine_is_told_and_its_load():
     assert whole > 0.1
     assert found["trunnion_engine_running", "sim"] == 0
     assert found["trunnion_engine_waiting", "sim"] == 0
+
+
+async def test_the_time_in_the_engines_queue_is_told():
+    async with open_pipeline(engine_spec("sim", config={"ttft": 0.2, "max_num_seqs": 1})) as pipeline:
+        app = create_app([PipelineModel("sim", pipeline)])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=20) as web:
+            body = {"model": "sim", **CHAT, "max_tokens": 1}
+            await asyncio.gather(*(web.post("/v1/chat/completions", json=body) for _ in range(2)))
+            text = (await web.get("/metrics")).text
+    assert 'trunnion_queue_seconds_count{model="sim"} 2.0' in text
+    first = 'trunnion_queue_seconds_bucket{le="0.05",model="sim"} '
+    assert f"{first}1.0" in text  # one was begun at once
+    total = next(line for line in text.splitlines() if line.startswith("trunnion_queue_seconds_sum"))
+    assert float(total.split()[1]) > 0.1
 
 
 def test_what_a_library_tells_in_this_process_is_passed_on(web):
