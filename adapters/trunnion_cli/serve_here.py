@@ -73,9 +73,7 @@ async def serve_here(
 
             server.on_stop = stop
             interrupts.action = lambda: None  # uvicorn takes the signals, and hands them on once it has drained
-            announcing = asyncio.ensure_future(
-                _announce(server, listener, name, tuple(served.adapters), page=http.page)
-            )
+            announcing = asyncio.ensure_future(_announce(server, listener, name, http, tuple(served.adapters)))
             try:
                 await server.serve(sockets=[listener])
             finally:
@@ -108,23 +106,30 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def _announce(
-    server: HTTPServer, listener: socket.socket, name: str, adapters: tuple[str, ...], *, page: bool
+    server: HTTPServer, listener: socket.socket, name: str, http: HTTPSettings, adapters: tuple[str, ...]
 ) -> None:
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
         await asyncio.sleep(0.02)
     host, port = listener.getsockname()[:2]
-    announce(host, port, name, adapters, page=page)
+    announce(host, port, name, http, adapters)
 
 
-def announce(host: str, port: int, name: str, adapters: tuple[str, ...] = (), *, page: bool = True) -> None:
+def how_to_ask(url: str, model: str, http: HTTPSettings) -> str:
+    """Return the command that asks a model; ``url`` ends before ``/chat``."""
+    body = shlex.quote(json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]}))
+    keyed = http.api_keys_env is not None or http.api_keys_file is not None
+    key = "-H 'authorization: Bearer YOUR_KEY' " if keyed else ""
+    return f"curl {url}/chat/completions {key}-H 'content-type: application/json' -d {body}"
+
+
+def announce(host: str, port: int, name: str, http: HTTPSettings, adapters: tuple[str, ...] = ()) -> None:
     """Say where the model answers, and how to ask it."""
     reach = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     url = f"http://{reach}:{port}/v1"
-    body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})
     more = f" and {len(adapters) - _NAMED} more" if len(adapters) > _NAMED else ""
     also = f" and its adapters {', '.join(adapters[:_NAMED])}{more}" if adapters else ""
     say(f"ready: {name}{also} at {url} (readiness: http://{reach}:{port}/ready)")
-    say(f"try:   curl {url}/chat/completions -H 'content-type: application/json' -d {shlex.quote(body)}")
-    if page:
+    say(f"try:   {how_to_ask(url, name, http)}")
+    if http.page:
         say(f"page:  {url.removesuffix('v1')}")
     say("Ctrl-C stops it")

@@ -71,7 +71,7 @@ async def serve_on_ray(
         say(f"starting {replicas} x {spec.engine}" + (f" with {spec.model}" if spec.model else "") + " on Ray ...")
         app = build_openai_app([config], http=http)
         await asyncio.to_thread(run, app, host=host, port=port)
-        announce(host, port, name, page=http.page)
+        announce(host, port, name, http)
         interrupts.action = stop
         try:
             await stopped.wait()

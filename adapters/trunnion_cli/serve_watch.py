@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import shlex
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Final
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from trunnion.errors import TrunnionError
 
 from .console import say
+from .serve_here import how_to_ask
 
 if TYPE_CHECKING:
     from trunnion_ray.serve.config_file import FileApplication
@@ -83,9 +82,7 @@ class Watch:
     def _show(self, app: FileApplication) -> None:
         """Say how to ask an application."""
         if app.config is not None and app.route_prefix is not None:
-            message = {"role": "user", "content": "Hello!"}
-            body = shlex.quote(json.dumps({"model": app.config.models[0].name, "messages": [message]}))
-            say(f"try:   curl {self._url(app)}/v1/chat/completions -H 'content-type: application/json' -d {body}")
+            say(f"try:   {how_to_ask(f'{self._url(app)}/v1', app.config.models[0].name, app.config.http)}")
 
     async def _where(self, app: FileApplication) -> str:
         """Return where an application answers, once Serve's proxies know it."""

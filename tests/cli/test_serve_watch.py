@@ -8,7 +8,9 @@ import pytest
 
 from trunnion.errors import TrunnionError
 from trunnion_cli import serve_watch
+from trunnion_cli.serve_here import how_to_ask
 from trunnion_cli.serve_watch import Watch
+from trunnion_http import HTTPSettings
 from trunnion_ray.serve import AppConfig
 from trunnion_ray.serve.config_file import FileApplication
 from trunnion_ray.serve.deploy_file import Report
@@ -99,3 +101,9 @@ async def test_where_all_failed_it_ends(watch):
 async def test_addresses_are_told_as_they_can_be_reached(watch, host, options, url):
     said = await watch([one("own", None, "ready")], host=host, **options)
     assert said[0] == f"ready: application own at {url}"
+
+
+@pytest.mark.parametrize("keyed", [{"api_keys_env": "KEYS"}, {"api_keys_file": "/keys"}])
+def test_how_to_ask_has_a_place_for_the_key_where_one_is_needed(keyed):
+    assert "'authorization: Bearer YOUR_KEY'" in how_to_ask("http://x/v1", "m", HTTPSettings(**keyed))
+    assert "authorization" not in how_to_ask("http://x/v1", "m", HTTPSettings())
