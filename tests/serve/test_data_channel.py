@@ -190,8 +190,8 @@ class Model:
     def __init__(self, outlet, app):
         self.called = []
         self.app, self.outlet = app, outlet
-        self.whole = SimpleNamespace(relay_apart=SimpleNamespace(remote=self._apart))
-        self.streaming = SimpleNamespace(relay_stream=SimpleNamespace(remote=self._stream))
+        self.relay_apart = SimpleNamespace(remote=self._apart)
+        self.relay_stream = SimpleNamespace(remote=self._stream)
 
     def _apart(self, request, to):
         self.called.append("apart")

@@ -134,3 +134,11 @@ def quick_handle(handle: Any) -> Any:
         return handle.options(_by_reference=False)
     except TypeError:
         return handle
+
+
+def plain_pickle(handle: Any) -> Any:
+    """Return a handle for what ``pickle`` knows; Serve would take cloudpickle, which is slower."""
+    try:
+        return handle.options(request_serialization="pickle", response_serialization="pickle")
+    except TypeError:
+        return handle

@@ -70,7 +70,7 @@ class Passer:
     async def _stream(self, call: Call, model: RemoteModel, request: RelayedRequest, *, last: bool) -> None:
         if self._board is not None and time.monotonic() >= self._blocked.get(model.name, 0.0):
             line = self._board.line()
-            line.follow(model.whole.relay_apart.remote(request, line.address))
+            line.follow(model.relay_apart.remote(request, line.address))
             try:
                 await _pass_stream(call, model, line, last=last)
             except Unreachable:
@@ -78,11 +78,11 @@ class Passer:
                 self._blocked[model.name] = time.monotonic() + _BLOCKED
             else:
                 return
-        await _pass_stream(call, model, model.streaming.relay_stream.remote(request), last=last)
+        await _pass_stream(call, model, model.relay_stream.remote(request), last=last)
 
 
 async def _pass_whole(call: Call, model: RemoteModel, request: RelayedRequest, *, last: bool) -> None:
-    answer = model.whole.relay.remote(request)
+    answer = model.relay.remote(request)
     try:
         response: Response = await answer
     except asyncio.CancelledError:

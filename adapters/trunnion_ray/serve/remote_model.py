@@ -47,6 +47,9 @@ class RemoteModel:
         self.card = card
         self.whole = handle
         self.streaming = handle.options(stream=True)
+        relaying = _ray_private.plain_pickle(handle)
+        self.relay, self.relay_apart = relaying.relay, relaying.relay_apart  # made anew by every other use of a dot
+        self.relay_stream = self.streaming.relay_stream
         self._info: EngineInfo | None = None
         self._adapters: tuple[str, ...] = card.adapters
         self._looked = 0.0
