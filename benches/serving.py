@@ -67,12 +67,16 @@ QUESTIONS = [prompt.messages for prompt in PROMPTS if not prompt.tools]
 
 
 def payload(index: int, *, stream: bool, tokens: int, server: str = "") -> bytes:
-    """Return request ``index``: one of the demo prompts with ``tokens`` forced tokens."""
+    """Return request ``index``: one of the demo prompts with ``tokens`` forced tokens.
+
+    No end token among them: it has no text, and what has none is told by some servers and not by others.
+    """
     body = {
         "model": next(iter(adapter_paths())) if server in ADAPTED else "demo",
         "messages": QUESTIONS[index % len(QUESTIONS)],
         "max_tokens": tokens,
         "ignore_eos": True,
+        "min_tokens": tokens,
         "temperature": 0.0,
         "stream": stream,
     }
