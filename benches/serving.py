@@ -107,8 +107,11 @@ def answers(server: Server) -> list[str]:
             data=json.dumps(body).encode(),
             headers={"content-type": "application/json", "x-api-key": KEY},
         )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            texts.append(json.load(response)["choices"][0]["message"]["content"])
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                texts.append(json.load(response)["choices"][0]["message"]["content"])
+        except OSError as error:
+            raise SystemExit(f"{server.name} does not answer: {error}; its log is {server.log}") from error
     server.pause()
     return texts
 
