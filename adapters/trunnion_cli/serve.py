@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -163,42 +163,16 @@ def serve(
             "batches": batches,
         },
     )
+    common: dict[str, Any] = {"lora": lora, "adapters": later, "hooks": hooks, "media": policy}
+    common |= {"host": host, "port": port}
     if ray:
         from .serve_ray import serve_on_ray
 
-        run_async(
-            lambda interrupts: serve_on_ray(
-                spec,
-                served,
-                http,
-                lora=lora,
-                adapters=later,
-                hooks=hooks,
-                media=policy,
-                host=host,
-                port=port,
-                replicas=replicas,
-                interrupts=interrupts,
-            )
-        )
+        run_async(lambda stop: serve_on_ray(spec, served, http, replicas=replicas, interrupts=stop, **common))
     else:
         from .serve_here import serve_here
 
-        run_async(
-            lambda interrupts: serve_here(
-                spec,
-                served,
-                http,
-                lora=lora,
-                adapters=later,
-                hooks=hooks,
-                media=policy,
-                host=host,
-                port=port,
-                drain=drain,
-                interrupts=interrupts,
-            )
-        )
+        run_async(lambda stop: serve_here(spec, served, http, drain=drain, interrupts=stop, **common))
 
 
 def served_name(spec: EngineSpec) -> str:
