@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from trunnion.completion import Completion, collect
 from trunnion.errors import InternalError, InvalidArgument
-from trunnion.events import GenerateEvent
+from trunnion.events import GenerateEvent, Usage
 from trunnion.formats import OutputFormat
 from trunnion.requests import GenerateRequest, MediaPart, Prompt, SamplingParams
 
@@ -185,6 +185,8 @@ async def relay(call: Call, events: AsyncGenerator[GenerateEvent, None], frames:
     finally:
         if meter is not None:
             meter.close()
+            if last is None and meter.tokens:  # the client left, or the engine failed: what was sent was used
+                call.usage = Usage(prompt_tokens=meter.prompt, completion_tokens=meter.tokens)
     if last is None:
         raise InternalError("the engine's stream ended without its terminal event; the answer may be cut short")
     if not call.started:

@@ -70,9 +70,14 @@ class ModelFigures:
 
 
 class Meter:
-    """Time the events of one stream."""
+    """Time the events of one stream, and count what was sent of it.
 
-    __slots__ = ("_began", "_events", "_figures", "_last", "_own")
+    Attributes:
+        prompt: Tokens of the prompt, where the engine told them before its end; else 0.
+        tokens: Tokens sent so far.
+    """
+
+    __slots__ = ("_began", "_events", "_figures", "_last", "_own", "prompt", "tokens")
 
     def __init__(self, figures: ModelFigures, began: float) -> None:
         self._figures = figures
@@ -80,19 +85,22 @@ class Meter:
         self._last = 0.0
         self._events = 0
         self._own = 0.0
+        self.prompt = self.tokens = 0
 
     def sent(self, came: float, event: GenerateEvent) -> None:
         """Take note that an event which came then is on its way to the client."""
         choices = event.choices
         if choices:
             last = self._last
+            ids = choices[0].token_ids
+            tokens = len(ids) if ids else 1
             if last:
-                ids = choices[0].token_ids
-                tokens = len(ids) if ids else 1
                 self._figures.between_tokens.observe((came - last) / tokens, tokens)
             else:
                 self._figures.first_token.observe(came - self._began)
+                self.prompt = event.prompt_tokens or 0
             self._last = came
+            self.tokens += tokens if len(choices) == 1 else sum(len(choice.token_ids) or 1 for choice in choices)
         self._events += 1
         self._own += perf_counter() - came
 

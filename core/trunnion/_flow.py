@@ -99,11 +99,12 @@ async def transduce(
 
     The terminal event is held until every transducer was flushed, and takes along what they flush, so that usage is
     on the very last event. Once a transducer is done the engine is closed, which frees its slot, and the terminal
-    event is made here if no transducer made one: prompt tokens as sent, completion tokens as seen.
+    event is made here if no transducer made one: prompt tokens as told or sent, completion tokens as seen.
     """
     transducers = prepared.transducers
     ending = _Ending()
     completion_tokens = 0
+    prompt_tokens: int | None = None
     usage: Usage | None = None
     ended_early = False
     async with aclosing(events):
@@ -111,6 +112,8 @@ async def transduce(
             for choice in event.choices:
                 completion_tokens += len(choice.token_ids)
             usage = event.usage
+            if event.prompt_tokens is not None:
+                prompt_tokens = event.prompt_tokens
             for out in ending.passing(_feed(transducers, (event,))):
                 yield out
             if ending.event is None and any(map(_DONE, transducers)):
@@ -124,7 +127,8 @@ async def transduce(
         yield GenerateEvent(usage=usage)
     elif ended_early:
         prompt = prepared.request.prompt
-        prompt_tokens = len(prompt.token_ids) if isinstance(prompt, TokensPrompt) else 0
+        if prompt_tokens is None:
+            prompt_tokens = len(prompt.token_ids) if isinstance(prompt, TokensPrompt) else 0
         yield GenerateEvent(usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens))
 
 

@@ -71,6 +71,18 @@ _DEFAULT = SamplingParams()
 _SAMPLING: Final = tuple(SamplingParams.__dataclass_fields__)
 _sampling_values = attrgetter(*_SAMPLING)
 _DEFAULT_VALUES: Final = _sampling_values(_DEFAULT)
+_NEUTRAL: Final[dict[str, float]] = {
+    "top_p": 1,
+    "min_p": 0,
+    "min_tokens": 0,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "repetition_penalty": 1,
+}
+"""Values that ask for nothing: many clients always send them, and an engine without the feature can serve them."""
+_NEUTRAL_VALUES: Final = tuple(
+    _NEUTRAL.get(name, default) for name, default in zip(_SAMPLING, _DEFAULT_VALUES, strict=True)
+)
 _request_values = attrgetter(
     "tools",
     "tool_choice",
@@ -87,12 +99,12 @@ _EMPTY_REQUEST: Final = ((), None, None, None, 0, None, None, None, (), None)
 
 
 def sampling_features(sampling: SamplingParams) -> list[str]:
-    """List the sampling features that differ from their default, in the order of the fields."""
+    """List the sampling features that ask for something, in the order of the fields."""
     values = _sampling_values(sampling)
     if values == _DEFAULT_VALUES:
         return []
-    pairs = zip(SAMPLING_FEATURES, values, _DEFAULT_VALUES, strict=True)
-    return [name for name, value, default in pairs if value != default]
+    fields = zip(SAMPLING_FEATURES, values, _DEFAULT_VALUES, _NEUTRAL_VALUES, strict=True)
+    return [name for name, value, default, neutral in fields if value not in (default, neutral)]
 
 
 def used_features(request: GenerateRequest) -> list[str]:

@@ -71,10 +71,12 @@ class GenerateEvent:
     """Carry deltas of one or more choices; the event with ``usage`` is the last one of its request.
 
     A terminal event without choices is legal. ``prompt_logprobs`` (one entry per prompt token, None for the first)
-    come on the first event that has them.
+    come on the first event that has them. ``prompt_tokens`` may come with the first event: an engine that tokenizes by
+    itself tells so what a request cost that a stage ends before the engine does.
     """
 
     choices: tuple[ChoiceDelta, ...] = ()
     usage: Usage | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     handoff: Mapping[str, Any] | None = None
+    prompt_tokens: int | None = None

@@ -21,7 +21,10 @@ logger = logging.getLogger("trunnion.hooks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSummary:
-    """Tell observers how a request ended; ``seconds`` from admission to the last event."""
+    """Tell observers how a request ended; ``seconds`` from admission to the last event.
+
+    ``usage`` of one that failed or was given up counts the tokens that had come; None where none had.
+    """
 
     request: GenerateRequest
     usage: Usage | None

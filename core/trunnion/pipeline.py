@@ -26,7 +26,7 @@ from .planner import Plan
 from .pooling import PoolingAnswer, PoolingRequest
 from .preparation import Prepared, Preparer
 from .registry import Registry, get_registry
-from .requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt
+from .requests import GenerateRequest, MessagesPrompt, Prompt, TextPrompt, TokensPrompt
 from .spec import EngineSpec, PipelineSpec
 from .startup import Startup, StartupClock
 from .timing import MARKS
@@ -206,11 +206,17 @@ class Pipeline:
     async def _observed(self, request: GenerateRequest, hooks: HookChain) -> AsyncGenerator[GenerateEvent, None]:
         began = time.perf_counter()
         usage: Usage | None = None
+        prompt_tokens = completion_tokens = 0
         failure: TrunnionError | None = None
         try:
             request = await hooks.before(request)
+            if isinstance(request.prompt, TokensPrompt):
+                prompt_tokens = len(request.prompt.token_ids)
             async with aclosing(self._run(request)) as events:
                 async for event in events:
+                    prompt_tokens = event.prompt_tokens or prompt_tokens
+                    for choice in event.choices:
+                        completion_tokens += len(choice.token_ids) or 1
                     if event.usage is not None:
                         usage = event.usage
                     yield event
@@ -223,6 +229,8 @@ class Pipeline:
             raise
         finally:
             seconds = time.perf_counter() - began
+            if usage is None and completion_tokens:  # what came before the end was used as well
+                usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
             await hooks.after(RequestSummary(request=request, usage=usage, seconds=seconds, error=failure))
 
     async def _run(self, request: GenerateRequest | Prepared) -> AsyncGenerator[GenerateEvent, None]:

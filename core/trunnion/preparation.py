@@ -225,6 +225,8 @@ def _strip(request: GenerateRequest, plan: Plan) -> GenerateRequest:
     wanted = request.output_format
     if wanted is not None and f"output_format.{wanted.kind}" in plan.supplied:
         changes["output_format"] = None
+    if "sampling.stop" in plan.supplied and request.delivery == "final":
+        changes["delivery"] = "delta"  # a stage can end the engine's work only while it sees it
     if plan.detokenize_in_pipeline:
         changes["detokenize"] = False
     return request.with_(**changes) if changes else request

@@ -158,7 +158,7 @@ class SimEngine:
                 else:
                     choices = tuple([a.delta(position, end) for a in answers if position < max(1, len(a.ids))])
                 if end < length:
-                    yield GenerateEvent(choices=choices)
+                    yield GenerateEvent(choices=choices, prompt_tokens=job.prompt)
                     position = end
                     continue
                 marks = MARKS.get()

@@ -38,6 +38,7 @@ class EventConverter:
             Cancelled: The request was aborted from outside.
             InternalError: vLLM gave the request up with an error.
         """
+        prompt_tokens = None if self._completion_tokens else len(output.prompt_token_ids or ())
         choices = []
         for piece in output.outputs:
             reason = piece.finish_reason
@@ -59,6 +60,7 @@ class EventConverter:
             choices=tuple(choices),
             usage=self._usage(output) if output.finished else None,
             prompt_logprobs=None if self._prompt_logprobs is None else self._take_prompt_logprobs(output),
+            prompt_tokens=prompt_tokens,
         )
 
     def _usage(self, output: Any) -> Usage:

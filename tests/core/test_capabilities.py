@@ -63,6 +63,18 @@ def test_each_sampling_parameter_is_a_feature(name):
     assert used_features(ask(sampling=t.SamplingParams(**values))) == [f"sampling.{name}"]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"presence_penalty": 0, "frequency_penalty": 0.0},
+        {"repetition_penalty": 1.0, "top_p": 1},
+        {"min_p": 0.0, "min_tokens": 0},
+    ],
+)
+def test_values_that_ask_for_nothing_use_nothing(values):
+    assert used_features(ask(sampling=t.SamplingParams(**values))) == []
+
+
 @pytest.mark.parametrize("name", REQUEST)
 def test_each_request_field_is_a_feature(name):
     assert used_features(ask(**{name: REQUEST[name]})) == [name]

@@ -224,7 +224,7 @@ async def test_a_request_given_up_is_seen_as_cancelled(how, cls):
         assert engine.running == 0
     assert [entry[1:] for entry in log if entry[1] in ("after", "error")] == [("error", "Cancelled")]
     assert isinstance(spy.summary.error, Cancelled)
-    assert spy.summary.usage is None
+    assert spy.summary.usage == t.Usage(prompt_tokens=3, completion_tokens=1)
 
 
 async def read_to_usage(stream):

@@ -385,6 +385,35 @@ async def test_a_stream_stage_ends_generation_early_and_usage_is_made():
     assert (made.text, made.choices[0].finish_reason) == ("a b c ", "stop")
 
 
+async def test_a_stage_can_end_generation_where_one_answer_at_the_end_is_asked_for():
+    told = dataclasses.replace(event("a b "), prompt_tokens=8)
+    engine = FakeEngine([told, event("c STOP d"), "hang"])
+    req = request(prompt=t.TextPrompt(text="x"), sampling=t.SamplingParams(stop="STOP"), delivery="final")
+    async with opened(engine, stages=[(STOP, Stop())]) as pipeline:
+        made = await pipeline.complete(req)
+    assert engine.requests[0].delivery == "delta"
+    assert made.text == "a b c "
+    assert made.usage == t.Usage(prompt_tokens=8, completion_tokens=5)
+
+
+async def test_hooks_hear_what_a_request_used_that_was_given_up():
+    summaries = []
+
+    class Watch:
+        def on_error(self, summary):
+            summaries.append(summary)
+
+    told = dataclasses.replace(event("a b "), prompt_tokens=8)
+    engine = FakeEngine([told, event("c d "), "hang"])
+    async with opened(engine, hooks=[({"name": "watch"}, Watch())]) as pipeline:
+        events = pipeline.generate(request())
+        await anext(events)
+        await anext(events)
+        await events.aclose()
+    assert [type(summary.error) for summary in summaries] == [Cancelled]
+    assert summaries[0].usage == t.Usage(prompt_tokens=8, completion_tokens=4)
+
+
 async def test_a_stage_with_nothing_to_do_costs_nothing():
     stage = Stop()
     async with opened(FakeEngine(), stages=[(STOP, stage)]) as pipeline:

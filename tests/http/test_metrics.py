@@ -80,6 +80,7 @@ def test_a_client_that_leaves_is_counted(web):
             break
         time.sleep(0.05)
     assert of(found, "clients_gone_total", model="long") == 1
+    assert of(found, "completion_tokens_total", model="long") >= 1  # what it was sent was used
     assert of(found, "requests_total", model="long", endpoint="/v1/chat/completions", status="499") == 1
 
 

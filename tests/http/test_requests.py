@@ -126,6 +126,22 @@ FUNCTION = {"name": "f", "description": "d", "parameters": {}, "strict": True}
             "messages[1].tool_calls_id",
             "'tool_call",
         ),
+        ({"messages": [{"role": "user", "content": "a", "nmae": "b"}]}, "messages[0].nmae", "'name'"),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "argumnets": "{}"}}]}
+                ]
+            },
+            "messages[0].tool_calls[0].function.argumnets",
+            "'arguments'",
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"arguments": "{}"}}]}]},
+            "messages[0].tool_calls[0]",
+            "must be",
+        ),
+        ({"messages": [{"role": "assistant", "tool_calls": "f"}]}, "messages[0].tool_calls", "a list"),
     ],
 )
 def test_misspelt_fields_inside_tools_and_messages_are_refused(chat, body, param, hint):

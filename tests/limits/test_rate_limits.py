@@ -1,5 +1,7 @@
 """Keys are held to their limits, each to its own, and are told when to come back."""
 
+from contextlib import aclosing
+
 import httpx
 import pytest
 
@@ -104,6 +106,20 @@ async def test_without_a_limit_the_pipeline_calls_nothing():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match="rate_limits"):
         get_registry().check_hooks({"rate_limits": wrong})
+
+
+async def test_tokens_of_an_answer_that_was_left_count():
+    hooks = {"rate_limits": {"tokens_per_minute": 5}}
+    engine = trunnion.engine_spec("sim", "sim", config={"tpot": 0.01})
+    spec = trunnion.PipelineSpec(engine=engine, hooks=hooks)
+    asked = GenerateRequest(prompt=TextPrompt(text="x"), sampling=trunnion.SamplingParams(max_tokens=500))
+    async with trunnion.open_pipeline(spec) as pipeline:
+        async with aclosing(pipeline.generate(asked)) as events:
+            for _ in range(8):
+                await anext(events)
+        with pytest.raises(Overloaded) as refused:
+            await pipeline.complete(asked)
+    assert refused.value.code == "rate_limit_exceeded"
 
 
 async def test_over_http(tmp_path):

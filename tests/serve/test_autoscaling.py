@@ -33,6 +33,11 @@ def test_to_zero_and_back(request, topology):
     name = f"sleepy-{topology}"
     model = sim("m", replica={"autoscaling": {"min_replicas": 0, "max_replicas": 1, **QUICK}})
     with deployed(lab, name, model, topology):
+        if topology == "gateway":  # a wait for a replica is a part of a request's time
+            wait_until(lambda: lab("replicas", name=name)["m"] == 0, timeout=90)
+            headers = {"x-request-timeout": "0.01"}
+            answer = httpx.post(lab.url(name) + "/v1/chat/completions", json=chat(), headers=headers, timeout=120)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
         for _ in range(2):
             answer = httpx.post(lab.url(name) + "/v1/chat/completions", json=chat(), timeout=120)
             assert answer.status_code == 200, answer.text

@@ -15,6 +15,7 @@ from trunnion_ray.serve import (
     serve_options,
 )
 from trunnion_ray.serve import topology as topologies
+from trunnion_ray.serve.application import model_application
 from trunnion_ray.serve.errors import unwrap
 from trunnion_ray.serve.options import deployment_options, pipeline_spec
 
@@ -27,6 +28,28 @@ def bound(app):
 def options_of(**fields):
     config = ModelConfig(**{"name": "m", "engine": "sim", **fields})
     return deployment_options(config, pipeline_spec(config))
+
+
+@pytest.mark.parametrize(
+    ("fields", "ours"),
+    [
+        ({}, False),
+        ({"num_replicas": 2}, True),
+        ({"autoscaling": {"max_replicas": 2}}, True),
+        ({"num_replicas": 2, "router": {"router": "affinity"}}, True),
+    ],
+)
+def test_a_gateway_chooses_among_replicas_by_a_router_of_ours(fields, ours):
+    def router(**how):
+        app = model_application(ModelConfig(**{"name": "m", "engine": "sim", **fields}), **how)
+        return app._bound_deployment._deployment_config.request_router_config
+
+    chosen = router()
+    assert ("trunnion" in str(chosen.request_router_class)) == ours
+    if ours:
+        assert chosen.request_router_kwargs["router"] == fields.get("router", {"router": "power_of_two"})["router"]
+    if "router" not in fields:
+        assert "trunnion" not in str(router(ingress=True).request_router_class)
 
 
 def test_the_engine_says_what_a_replica_takes():

@@ -17,7 +17,9 @@ _MESSAGE_FIELDS: Final = frozenset(
 )
 _TOOL_FIELDS: Final = frozenset({"type", "function"})
 _FUNCTION_FIELDS: Final = frozenset({"name", "description", "parameters", "strict"})
-_MISSPELT: Final = 0.8
+_CALL_FIELDS: Final = frozenset({"id", "type", "function", "index"})
+_CALLED_FIELDS: Final = frozenset({"name", "arguments"})
+_MISSPELT: Final = 0.75
 """How alike two names are of which one is taken for the other, misspelt; 1 is the same."""
 _TEXT_PARTS: Final = frozenset({"text", "refusal"})
 _MEDIA_PARTS: Final = frozenset({"image_url", "video_url", "audio_url", "input_audio"})
@@ -56,6 +58,8 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[MediaPart, ..
             raise InvalidArgument(msg, param=param)
         if not message.keys() <= _MESSAGE_FIELDS:
             _check_fields(message, f"messages[{index}]")
+        if message.get("tool_calls"):
+            _check_calls(message["tool_calls"], f"messages[{index}].tool_calls")
         if content is not None and not isinstance(content, str):
             _parts(content, f"messages[{index}].content", media)
     return tuple(media)
@@ -67,6 +71,20 @@ def _check_fields(message: Mapping[str, Any], where: str) -> None:
         if near := difflib.get_close_matches(name, _MESSAGE_FIELDS, n=1, cutoff=_MISSPELT):
             param = f"{where}.{name}"
             raise InvalidArgument(f"unrecognized request argument: {param}; did you mean {near[0]!r}?", param=param)
+
+
+def _check_calls(calls: object, where: str) -> None:
+    """Check the calls that an assistant's message tells of."""
+    if not isinstance(calls, list):
+        raise InvalidArgument(f"{where} must be a list of calls", param=where)
+    for index, call in enumerate(calls):
+        param = f"{where}[{index}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            msg = f'{param} must be {{"id": ..., "type": "function", "function": {{"name": ..., "arguments": ...}}}}'
+            raise InvalidArgument(msg, param=param)
+        _refuse_others(call, _CALL_FIELDS, param)
+        _refuse_others(function, _CALLED_FIELDS, f"{param}.function")
 
 
 def _refuse_others(fields: Iterable[str], known: frozenset[str], where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 from ray import serve
@@ -17,7 +17,7 @@ from trunnion.registry import validate_config
 from trunnion.spec import PipelineSpec
 from trunnion_http import HTTPSettings
 
-from .config import GatewayConfig, ModelConfig, Topology
+from .config import GatewayConfig, ModelConfig, RouterConfig, Topology
 from .gateway import Gateway
 from .options import adapter_names, deployment_name, deployment_options, pipeline_spec, placement
 from .order_desk import OrderDesk
@@ -25,6 +25,10 @@ from .remote_model import ModelCard
 from .replica import ModelReplica, ReplicaSpec
 from .room import check_room
 from .routing import request_router_config
+
+_ROUTER: Final = RouterConfig(router="power_of_two")
+"""The router among the replicas of a model behind a gateway. Serve's own asks replicas for their queues, and all
+requests of a burst get the same answer; ours counts what it has sent."""
 
 
 class AppConfig(PluginConfig):
@@ -122,8 +126,11 @@ def model_application(
         merged.pop("autoscaling_config", None)
     if "autoscaling_config" in (options or {}) and "num_replicas" not in (options or {}):
         merged.pop("num_replicas", None)
-    if config.router is not None:
-        merged["request_router_config"] = request_router_config(config.router)
+    router = config.router
+    if router is None and not ingress and (config.autoscaling is not None or (config.num_replicas or 1) > 1):
+        router = _ROUTER
+    if router is not None:
+        merged["request_router_config"] = request_router_config(router)
     replica = ReplicaSpec(
         name=config.name,
         pipeline=spec,

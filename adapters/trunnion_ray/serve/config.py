@@ -101,7 +101,7 @@ class ModelConfig(PluginConfig):
     )
     max_queued_requests: int = Field(default=-1, ge=-1, description="Requests that may wait outside; -1 for no limit.")
     router: RouterConfig | None = Field(
-        default=None, description="Router among the replicas, in the gateway topology; Ray Serve's own if unset."
+        default=None, description="Router among the replicas, in the gateway topology; power_of_two if unset."
     )
 
     ray_actor_options: dict[str, Any] = Field(

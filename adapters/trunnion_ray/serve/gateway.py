@@ -11,12 +11,13 @@ from typing import Any, Final
 import msgspec
 import ray
 
-from trunnion.errors import InvalidArgument, ModelNotFound, TrunnionError
+from trunnion.errors import DeadlineExceeded, InvalidArgument, ModelNotFound, TrunnionError
 from trunnion_http import App, HTTPSettings, ModelDirectory, create_app
 from trunnion_http.account import Account
 from trunnion_http.anthropic.errors import is_anthropic
 from trunnion_http.anthropic.frames import error_event
 from trunnion_http.call import Call, ClientGone
+from trunnion_http.generation import time_limit
 from trunnion_http.request_log import fields, log_request
 from trunnion_http.transcription import TRANSCRIPTIONS, named_model
 from trunnion_http.wire import not_json
@@ -61,6 +62,8 @@ RELAYED: Final = frozenset(
 _UNLOAD: Final = "/v1/unload_lora_adapter"
 _AGAIN: Final = 0.5
 """Seconds after which the models are asked again for their adapters."""
+_GRACE: Final = 0.5
+"""Seconds beyond a request's time for its replica to say so itself. Where none has begun with it, nobody else does."""
 _BODILESS: Final = frozenset({"/sleep", "/wake_up", "/reset_prefix_cache"})
 _NOTHING: Final = b"{}"
 _PREFIX_BYTES: Final = 16_384
@@ -154,7 +157,15 @@ class GatewayApp:
         call.watch(self.app.watch)
         if is_anthropic(path):
             call.error_frame = lambda error: error_event(error, call.request_id)
-        await self._passer.send_on(call, model, request, streaming=streaming)
+        limit = time_limit(call, self._settings)
+        try:
+            async with asyncio.timeout(None if limit is None else limit + _GRACE) as clock:
+                await self._passer.send_on(call, model, request, streaming=streaming)
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            message = f"the request was not finished within its {limit:g} seconds"
+            raise DeadlineExceeded(message, param="deadline") from error
 
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         """Answer with an error of our own. The replica logs what it answers; of this it knows nothing."""
