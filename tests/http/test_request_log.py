@@ -106,7 +106,7 @@ async def test_a_client_that_leaves_is_told(lines):
     told = json.loads(lines()[0])
     assert told["client_gone"] is True
     assert told["error"] is None
-    assert told["output_tokens"] is None
+    assert told["output_tokens"] >= 1  # what it was sent was used
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
