@@ -141,7 +141,9 @@ def _told(error: ValidationError, path: str) -> ConfigError:
     if first["type"] == "extra_forbidden":
         kind = JobFile if len(first["loc"]) == 1 else _PARTS.get(str(first["loc"][0]), JobFile)
         known = list(kind.model_fields)
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        name = str(first["loc"][-1])
+        parts = [f"{part}.{name}" for part, one in _PARTS.items() if kind is JobFile and name in one.model_fields]
+        close = parts or difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
         return ConfigError(f"{path}: there is no setting {where!r}{hint}", param=where)
     return ConfigError(f"{path}: {where}: {first['msg']}", param=where)

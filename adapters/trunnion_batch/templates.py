@@ -16,7 +16,8 @@ class RowTemplate:
     """Return new columns for a row; good as ``preprocess`` or ``postprocess`` of a processor.
 
     Values are Jinja templates over the row's columns, also inside lists and objects; ``"{{ column }}"`` alone is the
-    column's value itself. Templates run in Jinja's sandbox. A column that a row lacks is an error of that row.
+    column's value itself. Templates run in Jinja's sandbox. A column that a row lacks is an error of that row, and so is
+    a null inside a text.
     """
 
     def __init__(self, columns: Mapping[str, Any], *, where: str = "preprocess") -> None:
@@ -100,7 +101,14 @@ def _environment() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_no_null)
+
+
+def _no_null(value: Any) -> Any:
+    """Refuse null, which would be the text "None"."""
+    if value is None:
+        raise ValueError('a value is null; {{ column or "" }} is empty text in its place')
+    return value
 
 
 def _rebuilt(columns: Mapping[str, Any], where: str) -> RowTemplate:

@@ -41,6 +41,15 @@ def test_a_row_without_the_column_fails_alone(template):
     assert caught.value.param == "preprocess.messages[0].content"
 
 
+def test_a_null_inside_a_text_is_an_error_of_the_row():
+    template = RowTemplate({"prompt": "Capital of {{ land }}?", "land": "{{ land }}"})
+    with pytest.raises(InvalidArgument, match="a value is null") as caught:
+        template({"land": None})
+    assert caught.value.param == "preprocess.prompt"
+    meant = RowTemplate({"prompt": '{{ land or "nowhere" }}{% if land %}!{% endif %}', "land": "{{ land }}"})
+    assert meant({"land": None}) == {"prompt": "nowhere", "land": None}
+
+
 def test_a_template_that_is_none_is_refused_at_once():
     with pytest.raises(ConfigError, match="no valid Jinja template") as caught:
         RowTemplate({"answer": {"a": ["{{ land"]}}, where="postprocess")
