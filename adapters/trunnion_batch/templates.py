@@ -16,8 +16,8 @@ class RowTemplate:
     """Return new columns for a row; good as ``preprocess`` or ``postprocess`` of a processor.
 
     Values are Jinja templates over the row's columns, also inside lists and objects; ``"{{ column }}"`` alone is the
-    column's value itself. Templates run in Jinja's sandbox. A column that a row lacks is an error of that row, and so is
-    a null inside a text.
+    column's value itself. Templates run in Jinja's sandbox. A column that a row lacks is an error of that row, and
+    so is a null inside a text.
     """
 
     def __init__(self, columns: Mapping[str, Any], *, where: str = "preprocess") -> None:
