@@ -92,10 +92,9 @@ class Account:
             TrunnionError: Too large a share of the rows failed; ``code`` is :data:`TOO_MANY_ERRORS`.
         """
         error = columns.get("error")
-        if error is None:
-            self.ok += 1
-            usage = columns.get("usage") or {}
-            prompt, completion = columns.get("num_input_tokens") or 0, columns.get("num_generated_tokens") or 0
+        usage = columns.get("usage") or {}
+        prompt, completion = columns.get("num_input_tokens") or 0, columns.get("num_generated_tokens") or 0
+        if error is None or usage:  # a row whose postprocess failed was answered
             cached = usage.get("cached_tokens") or 0
             self.prompt_tokens += prompt
             self.cached_tokens += cached
@@ -106,6 +105,8 @@ class Account:
             if replayed:
                 self.replayed += 1
                 self.replayed_tokens += completion
+        if error is None:
+            self.ok += 1
             return
         self.failed += 1
         code, message = _described(error)

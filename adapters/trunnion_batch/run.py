@@ -176,15 +176,22 @@ class BatchRun:
             columns = answer_columns(answered.completion)
             final = None
             if self._postprocess is not None:
-                final = {**self._postprocess({**row, **columns}), "error": None}
+                try:
+                    final = {**self._postprocess({**row, **columns}), "error": None}
+                except Exception as error:
+                    if self._raise:
+                        raise
+                    ours = error if isinstance(error, TrunnionError) else None
+                    told = failed_columns(ours or InternalError(f"{type(error).__name__}: {error}"), self._options.task)
+                    columns = {**columns, "error": told["error"]}  # the answer stays: it was paid for
             return Done(columns, answered.replayed, final, answerer.prices)
         except EngineGone as gone:
             raise gone.error from gone  # every row after it would fail as well
         except TrunnionError as error:
             if self._raise or error.param == "journal":  # a journal that cannot be written keeps no promise
                 raise
-            told = self._routes.told(error, self._options.base_models)
-            return Done(failed_columns(told, self._options.task))
+            failure = self._routes.told(error, self._options.base_models)
+            return Done(failed_columns(failure, self._options.task))
         except Exception as error:
             failure = InternalError(f"{type(error).__name__}: {error}")
             if self._raise:

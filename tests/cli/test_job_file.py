@@ -52,6 +52,16 @@ def check(rows):
     assert rows[3]["error"]["param"] == "sampling_params.max_tokens"
 
 
+def test_an_answer_whose_postprocess_fails_is_kept_and_counted(cli, job):
+    result = cli.run("run", job(postprocess={"answer": "{{ generated_txt }}"}))
+    assert result.code == 1, result
+    rows = cli.read("work/out.jsonl")
+    assert [bool(row["generated_text"]) for row in rows] == [True, True, False, False]
+    assert rows[0]["error"]["param"] == "postprocess.answer"
+    account = json.loads((cli.folder / "work" / "out.summary.json").read_text())
+    assert (account["failed"], account["completion_tokens"]) == (4, 7)
+
+
 def test_a_job_needs_nothing_but_its_file(cli, job):
     result = cli.run("run", job())
     assert result.code == 0, result

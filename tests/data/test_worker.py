@@ -121,6 +121,8 @@ def test_an_error_in_preprocess_or_postprocess_costs_its_row_alone(answer):
     assert json.loads(rows[0]["error"]["details"]) == {"exception": "ZeroDivisionError"}
     assert rows[2]["share"] == 1.0
     assert "touched" not in rows[0]  # a failed row keeps its input as it came
+    assert rows[1]["generated_text"]  # and an answer that was paid for
+    assert rows[1]["num_generated_tokens"] > 0
 
 
 def test_a_function_must_return_a_row(answer):

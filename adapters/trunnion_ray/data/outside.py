@@ -59,7 +59,7 @@ class Postprocess:
             failure = row_failure("postprocess", error)
             if self.on_error == "raise":
                 raise failure from error
-            return {**row, **self.dialect.failed(row, failure)}
+            return {**row, error_name: self.dialect.failed(row, failure)[error_name]}  # it was answered, and stays so
         if self.on_error == "row":
             result.setdefault(error_name, no_error)
         return result

@@ -261,7 +261,8 @@ class BatchWorker:
                     result = self._postprocess(postprocess, row)
                     if isinstance(result, TrunnionError):
                         late[index] = result
-                        result = self._failed(columns, index, dialect.failed(row, result))
+                        told = dialect.failed(row, result)[dialect.error]
+                        result = {**self._original(columns, index), **output, dialect.error: told}  # the answer stays
                     written.append(result)
                 else:
                     written.append(row)
@@ -293,11 +294,14 @@ class BatchWorker:
     def _failed(self, columns: Columns, index: int, output: dict[str, Any]) -> dict[str, Any]:
         """Return a failed row: its input as it came, and its error."""
         dialect = self._job.dialect
-        made = {FAILED_BEFORE, _PLACE, *(dialect.types if self._job.place else ())}
-        original = {name: columns.values(name)[index] for name in columns.names if name not in made}
         if self._job.postprocess is not None and dialect.bare_errors:
             output = {dialect.error: output[dialect.error]}
-        return {**original, **output}
+        return {**self._original(columns, index), **output}
+
+    def _original(self, columns: Columns, index: int) -> dict[str, Any]:
+        """Return a row as it came."""
+        made = {FAILED_BEFORE, _PLACE, *(self._job.dialect.types if self._job.place else ())}
+        return {name: columns.values(name)[index] for name in columns.names if name not in made}
 
     def _empty(self, columns: Columns) -> pa.Table:
         if self._plain(columns):
