@@ -14,16 +14,26 @@ _LEAST_ROWS: Final = 100
 """Rows before a share of errors means anything."""
 _EXAMPLE: Final = 500
 """Characters of an example."""
+_COST_DIGITS: Final = 9
+"""Behind the point: one token of a cheap model still costs something, and sums of floats end in noise behind these."""
+_TAKEN: Final = (
+    "replayed", "replayed_tokens", "replayed_prompt_tokens", "replayed_cached_tokens",
+    "prompt_tokens", "cached_tokens", "completion_tokens",
+)  # fmt: skip
+"""What a summary tells that rows need not."""
 
 TOO_MANY_ERRORS: Final = "too_many_errors"
 
 
 @dataclass(slots=True, kw_only=True)
 class ErrorKind:
-    """Count the rows that failed with one code, and keep the first of them; ``row`` is its number in the input."""
+    """Count the rows that failed with one code, and keep the first of them.
+
+    ``row`` is its number in the input; None where that is not known.
+    """
 
     count: int = 0
-    row: int = 0
+    row: int | None = None
     message: str = ""
 
 
@@ -36,6 +46,7 @@ class Account:
         ok, failed: Rows that went out.
         replayed: Of the answered ones, those that a journal answered.
         replayed_tokens: Of ``completion_tokens``, those of rows that a journal answered.
+        replayed_prompt_tokens, replayed_cached_tokens: Of ``prompt_tokens`` and ``cached_tokens``, those as well.
         prompt_tokens, cached_tokens, completion_tokens: Tokens of the rows that went out.
         errors: The failed rows, by code.
         prices: Of a million tokens: ``input``, ``cached_input`` and ``output``, as ``EngineInfo.details["prices"]``
@@ -49,6 +60,8 @@ class Account:
     failed: int = 0
     replayed: int = 0
     replayed_tokens: int = 0
+    replayed_prompt_tokens: int = 0
+    replayed_cached_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -61,6 +74,16 @@ class Account:
     def rows(self) -> int:
         """Return the rows that went out."""
         return self.ok + self.failed
+
+    @property
+    def new_rows(self) -> int:
+        """Return the rows that were work of this run: without those whose answers were known."""
+        return max(0, self.rows - self.replayed)
+
+    @property
+    def read_tokens(self) -> int:
+        """Return the prompt tokens that this run had read: without those of answers that were known."""
+        return self.prompt_tokens - self.replayed_prompt_tokens
 
     @property
     def generated_tokens(self) -> int:
@@ -86,7 +109,8 @@ class Account:
             columns: What came out.
             replayed: Whether its answer was known.
             prices: Of its model.
-            number: The row's number in its input, its line if that has lines; None: that of the row among those out.
+            number: The row's number in its input, its line if that has lines; None: that of the row among those out;
+                0: not known.
 
         Raises:
             TrunnionError: Too large a share of the rows failed; ``code`` is :data:`TOO_MANY_ERRORS`.
@@ -105,18 +129,21 @@ class Account:
             if replayed:
                 self.replayed += 1
                 self.replayed_tokens += completion
+                self.replayed_prompt_tokens += prompt
+                self.replayed_cached_tokens += cached
         if error is None:
             self.ok += 1
             return
         self.failed += 1
         code, message = _described(error)
-        kind = self.errors.setdefault(code, ErrorKind(row=number or self.rows, message=message[:_EXAMPLE]))
+        row = self.rows if number is None else number or None
+        kind = self.errors.setdefault(code, ErrorKind(row=row, message=message[:_EXAMPLE]))
         kind.count += 1
         self._check()
 
     def take(self, counted: Mapping[str, Any]) -> None:
         """Take from a summary what rows need not tell: their tokens, their cost, and which answers were known."""
-        for name in ("replayed", "replayed_tokens", "prompt_tokens", "cached_tokens", "completion_tokens"):
+        for name in _TAKEN:
             setattr(self, name, counted[name])
         self.cost = counted.get("cost")
 
@@ -141,19 +168,22 @@ class Account:
             "partial": partial,
             "replayed": self.replayed,
             "replayed_tokens": self.replayed_tokens,
+            "replayed_prompt_tokens": self.replayed_prompt_tokens,
+            "replayed_cached_tokens": self.replayed_cached_tokens,
             "seconds": round(seconds, 3),
-            "rows_per_second": round(self.rows / seconds, 3),
+            "rows_per_second": round(self.new_rows / seconds, 3),
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "completion_tokens": self.completion_tokens,
             "tokens_per_second": round(self.generated_tokens / seconds, 3),
-            "errors": [
-                {"code": code, "count": kind.count, "example": {"row": kind.row, "message": kind.message}}
-                for code, kind in self.kinds()
-            ],
-            **({} if self.cost is None else {"cost": self.cost}),
+            "errors": [{"code": code, "count": kind.count, "example": _example(kind)} for code, kind in self.kinds()],
+            **({} if self.cost is None else {"cost": round(self.cost, _COST_DIGITS)}),
             **more,
         }
+
+
+def _example(kind: ErrorKind) -> dict[str, Any]:
+    return {**({} if kind.row is None else {"row": kind.row}), "message": kind.message}
 
 
 def price(prices: Mapping[str, float], prompt: int, cached: int, completion: int) -> float:

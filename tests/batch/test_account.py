@@ -1,5 +1,7 @@
 """The account: every row counted, errors by kind with an example, tokens and what they cost."""
 
+import time
+
 import pytest
 
 from trunnion.errors import InvalidArgument, Overloaded, TrunnionError
@@ -32,6 +34,7 @@ def test_rows_tokens_and_errors_are_counted():
     ]
     assert told["engine"] == "sim"
     assert (told["replayed_tokens"], account.generated_tokens) == (5, 5)
+    assert (told["replayed_prompt_tokens"], account.read_tokens, told["replayed_cached_tokens"]) == (10, 10, 4)
     assert "cost" not in told
     account.balance(5)
     with pytest.raises(AssertionError, match="6 rows in, but 2 ok and 3 failed"):
@@ -47,8 +50,34 @@ def test_what_replicas_counted_is_taken_over():
     account.take(counted.summary(2))
     assert (account.completion_tokens, account.generated_tokens, account.replayed) == (10, 5, 1)
     assert account.cost == counted.cost
+    assert (account.read_tokens, account.new_rows) == (10, 0)
     account.take(Account().summary(0))
     assert account.cost is None
+
+
+def test_rates_are_of_what_the_run_did_itself():
+    account = Account(began=time.monotonic() - 100)
+    for number in range(100):
+        account.add(ok(), replayed=number >= 25)
+    told = account.summary(100)
+    assert told["rows_per_second"] == pytest.approx(0.25, rel=0.5)
+    assert told["tokens_per_second"] == pytest.approx(5 * 0.25, rel=0.5)
+
+
+def test_a_row_whose_number_is_not_known_is_not_named():
+    account = Account()
+    account.add(error_columns(Overloaded("full")), number=0)
+    account.add(error_columns(InvalidArgument("no")), number=7)
+    examples = {kind["code"]: kind["example"] for kind in account.summary(2)["errors"]}
+    assert examples == {"overloaded": {"message": "full"}, "invalid_argument": {"row": 7, "message": "no"}}
+
+
+def test_a_cost_is_told_without_the_noise_of_its_sum():
+    account = Account(prices={"input": 1.0, "cached_input": 1.0, "output": 1.0})
+    for _ in range(3):
+        account.add(ok(prompt=90_000, completion=10_000))
+    assert account.cost != 0.3  # what a sum of floats comes to
+    assert account.summary(3)["cost"] == 0.3
 
 
 def test_tokens_are_paid_for_once():

@@ -6,8 +6,10 @@ from trunnion import Completion
 from trunnion.completion import CompletionChoice
 from trunnion.errors import ConfigError, EngineDead, TrunnionError
 from trunnion.events import Usage
+from trunnion_batch.account import Account
 from trunnion_batch.journal.answers import pack, unpack
-from trunnion_ray.data.desk import BlockCount, Desk
+from trunnion_ray.data.block_count import BlockCount
+from trunnion_ray.data.desk import Desk
 
 A, B, C = (bytes([number]) * 16 for number in range(3))
 
@@ -40,7 +42,22 @@ def test_blocks_are_counted_once_however_often_they_are_done():
     assert (account["rows_in"], account["ok"], account["failed"]) == (5, 3, 2)
     assert (account["prompt_tokens"], account["completion_tokens"], account["cached_tokens"]) == (10, 6, 2)
     assert (account["engine_restarts"], account["blocks"]) == (2, 2)
-    assert [(kind["code"], kind["count"]) for kind in account["errors"]] == [("invalid_argument", 2)]
+    assert account["errors"] == [{"code": "invalid_argument", "count": 2, "example": {"message": "no"}}]
+
+
+def test_how_far_a_job_has_come_is_known_before_its_rows_are_written():
+    desk = Desk()
+    assert desk.seen() == (Account(began=desk.seen().account.began), 0, 0)
+    desk.hello("r", "1")
+    desk.hello("other", "1")
+    begin(desk, ("t", 1), A, None, B)
+    begin(desk, ("t", 2), C, replica="other")
+    assert desk.seen()[1:] == (3, 2)
+    for _ in range(2):  # a block that is done again counts once
+        desk.end("r", ("t", 1), count(rows=3, replayed=1, replayed_prompt_tokens=2, replayed_tokens=1, cost=0.5))
+    account, in_flight, _ = desk.seen()
+    assert (account.rows, account.ok, account.new_rows, in_flight) == (3, 2, 2, 1)
+    assert (account.read_tokens, account.generated_tokens, account.cost) == (3, 2, 0.5)
 
 
 def test_rows_of_a_replica_that_died_were_there_at_a_death():

@@ -53,6 +53,7 @@ def test_a_run_writes_every_row_and_draws_up_the_account(data, tmp_path):
     assert account["prompt_tokens"] == 2 * 89  # of the row that failed afterwards too
     codes = {error["code"]: error["count"] for error in account["errors"]}
     assert codes == {"invalid_argument": 10, "preprocess_failed": 1, "postprocess_failed": 1}
+    assert not any("row" in error["example"] for error in account["errors"])  # rows come out in any order
     assert json.loads(Path(summary).read_text()) == account
     rows = lines(out)
     assert sorted(row["id"] for row in rows) == [*range(100)]
@@ -89,6 +90,8 @@ def test_a_journal_answers_what_was_answered_before(data, tmp_path):
     refuses = {**config, "config": {"fault": "refuse"}, "recovery": {"row_retries": 0}}
     second = build_processor(sim_config(**refuses)).run(data.from_items(rows), str(tmp_path / "second.jsonl"))
     assert (second["ok"], second["replayed"], second["journal_rows"]) == (100, 100, 0)
+    assert (second["rows_per_second"], second["tokens_per_second"]) == (0.0, 0.0)  # none of it was its own work
+    assert second["replayed_prompt_tokens"] == second["prompt_tokens"] == first["prompt_tokens"] > 0
 
     def texts(name):
         return Counter((row["prompt"], row["generated_text"]) for row in lines(tmp_path / name))

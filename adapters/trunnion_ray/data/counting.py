@@ -8,7 +8,7 @@ from typing import Final
 from trunnion.errors import TrunnionError
 from trunnion_batch.account import price
 
-from .desk import BlockCount
+from .block_count import BlockCount
 from .runner import Answer, Outcome
 
 _EXAMPLE: Final = 500
@@ -24,7 +24,8 @@ def count_block(
     ``prices``: of a million tokens.
     """
     errors: dict[str, tuple[int, str]] = {}
-    ok = replayed = known = prompt = cached = completion = 0
+    ok = replayed = prompt = cached = completion = 0
+    known_prompt = known_cached = known = 0
     cost = None if prices is None else 0.0
     for index, outcome in enumerate(outcomes):
         final = late.get(index, outcome)
@@ -44,7 +45,10 @@ def count_block(
                 prompt += usage.prompt_tokens
                 cached += usage.cached_tokens
                 completion += usage.completion_tokens
-                known += usage.completion_tokens if outcome.replayed else 0
+                if outcome.replayed:
+                    known_prompt += usage.prompt_tokens
+                    known_cached += usage.cached_tokens
+                    known += usage.completion_tokens
                 if prices is not None and cost is not None and not outcome.replayed:
                     cost += price(prices, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
     return BlockCount(
@@ -57,4 +61,6 @@ def count_block(
         errors=tuple((code, count, message[:_EXAMPLE]) for code, (count, message) in errors.items()),
         cost=cost,
         replayed_tokens=known,
+        replayed_prompt_tokens=known_prompt,
+        replayed_cached_tokens=known_cached,
     )

@@ -11,32 +11,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from trunnion.errors import EngineDead, TrunnionError
 from trunnion_batch.account import Account, ErrorKind, check_errors
 from trunnion_batch.journal import Journal
 
+from .block_count import BlockCount, Seen, add_block
+
 _FLUSH_SECONDS: Final = 2.0
 
 Call = tuple[str, int]
 """A block, by the task that brings it, which is the same when the task is repeated, and its number in that task."""
-
-
-class BlockCount(NamedTuple):
-    """Hold what became of the rows of one block."""
-
-    rows: int
-    ok: int
-    replayed: int
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    errors: tuple[tuple[str, int, str], ...]
-    """Codes with their counts and a message."""
-    cost: float | None = None
-    """What was paid for their tokens; None without prices."""
-    replayed_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -73,7 +59,7 @@ class Desk:
         self._replicas: dict[str, _Replica] = {}
         self._deaths: Counter[bytes] = Counter()
         self._counts: dict[Call, BlockCount] = {}
-        self._rows = self._failed = 0
+        self._total = Account()
         self._restarts = 0
         self._taken: dict[Call, list[tuple[bytes, bytes]]] = {}
         self._returned: dict[bytes, list[bytes]] = {}
@@ -212,26 +198,22 @@ class Desk:
         self._restarts += restarts
         before = self._counts.get(call)
         if before is not None:
-            self._rows -= before.rows
-            self._failed -= before.rows - before.ok
+            add_block(self._total, before, -1)
         self._counts[call] = count
-        self._rows += count.rows
-        self._failed += count.rows - count.ok
-        check_errors(self._failed, self._rows, self._limit)
+        add_block(self._total, count, 1)
+        check_errors(self._total.failed, self._total.rows, self._limit)
+
+    def seen(self) -> Seen:
+        """Return how far the job has come; cheap, however many blocks there were."""
+        total = self._total
+        begun = sum(len(keys) for one in self._replicas.values() for keys in one.blocks.values())
+        return Seen(total, begun, len(self._replicas))
 
     def account(self) -> dict[str, Any]:
         """Return the account of all blocks so far; see :meth:`trunnion_batch.account.Account.summary`."""
         account = Account(began=self._began)
         for count in self._counts.values():
-            account.ok += count.ok
-            account.failed += count.rows - count.ok
-            account.replayed += count.replayed
-            account.replayed_tokens += count.replayed_tokens
-            account.prompt_tokens += count.prompt_tokens
-            account.cached_tokens += count.cached_tokens
-            account.completion_tokens += count.completion_tokens
-            if count.cost is not None:
-                account.cost = (account.cost or 0.0) + count.cost
+            add_block(account, count, 1)
             for code, number, message in count.errors:
                 kind = account.errors.setdefault(code, ErrorKind(message=message))
                 kind.count += number
@@ -239,7 +221,7 @@ class Desk:
         more: dict[str, Any] = {"engine_restarts": self._restarts, "blocks": len(self._counts)}
         if journal is not None:
             more |= {"journal_rows": journal.recorded, "journal_bytes": journal.bytes}
-        return account.summary(sum(count.rows for count in self._counts.values()), **more)
+        return account.summary(account.rows, **more)
 
     def close(self) -> None:
         """Bring the journal to safety and let go of it."""

@@ -15,7 +15,8 @@ from trunnion.row_tasks import RowAnswer, RowRequest
 from trunnion_batch.answering import Share, is_deterministic, request_keys
 from trunnion_batch.journal.answers import pack, unpack
 
-from .desk import BlockCount, Call, Desk
+from .block_count import BlockCount
+from .desk import Call, Desk
 from .failures import find_error
 
 _WRITE_SECONDS: Final = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import ray
 from ray.data import Dataset
@@ -16,11 +16,13 @@ from trunnion_batch.account import Account
 from trunnion_batch.places import check_apart, check_summary
 from trunnion_batch.row_output import RowOutput, check_output, open_output
 
+from .block_count import Seen
 from .failures import find_error
 
 if TYPE_CHECKING:
     from .processor import Processor
 
+_SEEN_SECONDS: Final = 2.0
 Watched = Callable[[Account], None]
 
 
@@ -76,6 +78,7 @@ def _through_driver(dataset: Dataset, sinks: list[RowOutput], processor: Process
     account = Account()
     task, error = processor.config.task, processor.job.dialect.error
     dead = sinks[1] if len(sinks) > 1 else None
+    ordered = dataset.context.execution_options.preserve_order  # else a row's place tells nothing
     try:
         for row in rows_of(dataset):
             sinks[0].write(row)
@@ -83,7 +86,7 @@ def _through_driver(dataset: Dataset, sinks: list[RowOutput], processor: Process
             if failed and dead is not None:
                 # Ray's names of outputs are names of inputs as well: such a row stays whole.
                 dead.write(dead_letter(row, task) if error == "error" else row)
-            account.add({**row, "error": failed or None})
+            account.add({**row, "error": failed or None}, number=None if ordered else 0)
             if watched is not None:
                 watched(account)
     except BaseException:
@@ -130,6 +133,11 @@ class Begun:
         self._desk = desk
         self._rows = rows
         self._last: dict[str, Any] | None = None
+
+    def seen(self) -> Seen:
+        """Return how far the job has come, also with rows that wait for others before them. Waits two seconds."""
+        seen: Seen = ray.get(self._desk.seen.remote(), timeout=_SEEN_SECONDS)
+        return seen
 
     def account(self) -> dict[str, Any]:
         """Return the account so far. ``partial``: whether rows are missing; None where the input's size is unknown."""
