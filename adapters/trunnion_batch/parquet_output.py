@@ -27,7 +27,7 @@ class ParquetOutput(RowOutput):
     """Write Parquet with the schema of a Parquet input and the output columns."""
 
     def __init__(self, path: Path, input_schema: Any, task: Task = "generate") -> None:
-        super().__init__(path)
+        super().__init__(path, task)
         self._schema = output_schema(input_schema, task)
         self._writer = import_parquet().ParquetWriter(self.temporary, self._schema)
         self._buffer: list[dict[str, Any]] = []
@@ -57,8 +57,7 @@ class SpooledParquetOutput(JsonlOutput):
 
     def __init__(self, path: Path, task: Task = "generate") -> None:
         import_parquet()
-        super().__init__(path)
-        self._task = task
+        super().__init__(path, task=task)
 
     def commit(self) -> None:
         """Turn the lines into Parquet, in two passes of bounded memory."""
@@ -67,7 +66,7 @@ class SpooledParquetOutput(JsonlOutput):
         assert self.temporary is not None
         made = self.temporary.with_suffix(".parquet.tmp")
         try:
-            schema = output_schema(None, self._task)
+            schema = output_schema(None, self.task)
             fixed = frozenset(schema.names)
             for rows in _groups(self.temporary):
                 schema = pa.unify_schemas([schema, _inferred(rows, skip=fixed)], promote_options="permissive")
@@ -76,7 +75,7 @@ class SpooledParquetOutput(JsonlOutput):
                     writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         except _MISFITS as error:
             made.unlink(missing_ok=True)
-            column, said = _misfit(self.temporary, output_types(self._task))
+            column, said = _misfit(self.temporary, output_types(self.task))
             raise InternalError(
                 f"the rows do not fit into the columns of one Parquet file: {said or error}; name an OUTPUT that ends "
                 "in .jsonl, or make the column one type, such as its JSON text; all rows are kept, as JSON lines",
@@ -84,6 +83,7 @@ class SpooledParquetOutput(JsonlOutput):
                 code=MISFIT,
             ) from error
         self._place(made)
+        self._clear(self.temporary)
         self.temporary.unlink()
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, TextIO
 from trunnion.errors import ConfigError
 from trunnion.pooling import Task
 
+from .leftover import superseded
 from .places import put_in_place
 from .row_input import file_format, import_parquet
 
@@ -31,16 +32,20 @@ class RowOutput(ABC):
         rows: Rows written so far.
         overwrite: Whether ``commit`` may replace a file.
         displaced: The output's own name, where another file had taken it and ``commit`` went beside it.
+        leftover: What an earlier run left unfinished under the output's name, and ``commit`` found to hold rows that
+            the output has not; else it is removed.
     """
 
     spools = False
     """Whether what is written before ``commit`` is JSON lines, and the output something else."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, task: Task = "generate") -> None:
         self.path = path
+        self.task: Task = task
         self.rows = 0
         self.overwrite = True
         self.displaced: Path | None = None
+        self.leftover: Path | None = None
         # Not the process's number alone: on a file system that machines share, two may have the same.
         unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.temporary = None if path is None else path.with_name(f".{path.name}.{unique}.tmp")
@@ -61,6 +66,21 @@ class RowOutput(ABC):
         self.close()
         if self.temporary is not None:
             self._place(self.temporary)
+            assert self.path is not None
+            self._clear(self.path)
+
+    def _clear(self, made: Path) -> None:
+        """Remove what an earlier run left unfinished, if ``made`` has its rows; else take note of it."""
+        assert self.path is not None
+        left = partial_path(self.displaced or self.path, lines=self.spools)
+        if not left.is_file():
+            return
+        parquet = not isinstance(self, JsonlOutput)
+        if superseded(left, made, self.task, parquet=parquet):
+            with contextlib.suppress(OSError):
+                left.unlink()
+                return
+        self.leftover = left
 
     def _place(self, made: Path) -> None:
         """Give a file the output's name; if another has it by now, and is not to be replaced, one beside it."""
@@ -86,8 +106,8 @@ class RowOutput(ABC):
 class JsonlOutput(RowOutput):
     """Write JSON lines to a file or a stream."""
 
-    def __init__(self, path: Path | None, stream: TextIO | None = None) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path | None, stream: TextIO | None = None, task: Task = "generate") -> None:
+        super().__init__(path, task)
         if self.temporary is not None:
             stream = self.temporary.open("w", encoding="utf-8")
         assert stream is not None  # one of the two is given
@@ -175,7 +195,7 @@ def open_output(
     try:
         made: RowOutput
         if file_format(name, "OUTPUT") == "jsonl":
-            made = JsonlOutput(path)
+            made = JsonlOutput(path, task=task)
         else:
             made = _parquet_output(path, input_schema, task)
     except OSError as error:

@@ -107,6 +107,9 @@ class Job:
             say(f"{one.displaced} was made by another run meanwhile and is left as it is: these rows are in {one.path}")
         if self.output.path is not None:
             say(f"written to {self.output.path}")
+        for made in (self.output, self.dead_letters):
+            if made is not None and made.leftover is not None:
+                say(f"{made.leftover} of an earlier run is left: it has rows that are not in {made.path}")
         if self.dead_letters is not None and self.dead_letters.rows:
             say(f"{self.dead_letters.rows} failed rows are in {self.dead_letters.path}, to be run again")
         self._write_summary()

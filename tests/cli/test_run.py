@@ -131,6 +131,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight_and_says_how_to_go_on(cli, until
     assert (summary["partial"], summary["ok"], summary["rows_in"]) == (True, len(kept), len(kept))
     result = cli.run(*command, "--set", "ttft=0")
     assert f"({len(kept)} replayed)" in result.err
+    assert not (tmp_path / "out.jsonl.partial").exists()  # its rows are in the output
 
 
 def test_rows_that_are_the_same_are_asked_once_where_that_is_no_loss(cli, tmp_path):
