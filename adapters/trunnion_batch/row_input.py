@@ -38,6 +38,13 @@ def file_format(name: str, what: str) -> str:
     raise ConfigError(f"{what} {name}: the name must end in .jsonl or .parquet, or be - for JSONL", param=what)
 
 
+def check_encoding(descriptor: int, name: str, what: str) -> None:
+    """Raise :class:`ConfigError` if an open file of lines begins as UTF-16 or UTF-32 does; ``what`` names it."""
+    if os.pread(descriptor, 2, 0) in _WIDE:
+        message = f"{what} {name} is not UTF-8 but UTF-16 or UTF-32: iconv -f UTF-16 -t UTF-8 makes it that"
+        raise ConfigError(message, param=what)
+
+
 def import_parquet() -> Any:
     """Return pyarrow.parquet. Raises :class:`ConfigError` that says what to install."""
     try:
@@ -69,9 +76,7 @@ class RowInput:
             self._open_parquet(path)
         elif name != "-":
             self._descriptor = os.open(path, os.O_RDONLY)
-            if os.pread(self._descriptor, 2, 0) in _WIDE:
-                message = f"INPUT {name} is not UTF-8 but UTF-16 or UTF-32: iconv -f UTF-16 -t UTF-8 makes it that"
-                raise ConfigError(message, param="INPUT")
+            check_encoding(self._descriptor, name, "INPUT")
             self.total = count_lines(path)
 
     def _open_parquet(self, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +82,7 @@ def run_batch(
     with 1 if every line failed, and with 130 if Ctrl-C stopped it.
     """
     from trunnion_batch.account import Account
-    from trunnion_batch.batch_files.files import LineFile, LineStream
+    from trunnion_batch.batch_files.files import LineFile, LineStream, open_input
     from trunnion_batch.places import check_apart, check_summary
     from trunnion_batch.row_output import check_output
 
@@ -91,7 +90,7 @@ def run_batch(
     if to_stdout and errors is None:
         raise typer.BadParameter("with --output - say where failed lines go: --errors FILE")
     failed = errors or str(Path(target).with_suffix(".errors.jsonl"))
-    descriptor, total = _open_input(source)
+    descriptor, total = open_input(source)
     own = journal is None and not to_stdout
     kept = f"{target}.journal" if own else journal
     account_file = summary_path(summary, target)
@@ -128,18 +127,6 @@ def run_batch(
         raise typer.Exit(130)
     if (job.n_in and not account.ok) or job.results.displaced or job.errors.displaced:
         raise typer.Exit(1)
-
-
-def _open_input(source: str) -> tuple[int, int | None]:
-    from trunnion.errors import ConfigError
-    from trunnion_batch.row_input import count_lines
-
-    if source == "-":
-        return 0, None
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"--input {source} {'is a folder' if path.is_dir() else 'does not exist'}", param="--input")
-    return os.open(path, os.O_RDONLY), count_lines(path)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from trunnion.errors import ConfigError
+from trunnion_batch.batch_files.files import open_input
 from trunnion_batch.row_input import RowInput, parse_line
 from trunnion_batch.row_output import JsonlOutput
 
@@ -31,6 +32,9 @@ def test_a_file_in_utf_16_is_refused_before_anything_starts(tmp_path, encoding):
     path.write_bytes('{"prompt": "a"}\n'.encode(encoding))
     with pytest.raises(ConfigError, match=r"not UTF-8.*iconv"):
         RowInput(str(path))
+    with pytest.raises(ConfigError, match=r"--input .*not UTF-8.*iconv") as caught:
+        open_input(str(path))
+    assert caught.value.param == "--input"
 
 
 def test_an_empty_file_and_a_short_one_are_read(tmp_path):

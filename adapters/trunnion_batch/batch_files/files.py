@@ -10,8 +10,25 @@ from typing import BinaryIO, Final
 
 from trunnion.errors import ConfigError
 from trunnion_batch.places import put_in_place
+from trunnion_batch.row_input import check_encoding, count_lines
 
 _BLOCK: Final = 1 << 18
+
+
+def open_input(source: str) -> tuple[int, int | None]:
+    """Open a batch file, or take stdin for "-"; returns the descriptor, and how many lines there are.
+
+    Raises:
+        ConfigError: The file is missing, is a folder, or is no UTF-8.
+    """
+    if source == "-":
+        return 0, None
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"--input {source} {'is a folder' if path.is_dir() else 'does not exist'}", param="--input")
+    descriptor = os.open(path, os.O_RDONLY)
+    check_encoding(descriptor, source, "--input")
+    return descriptor, count_lines(path)
 
 
 def read_lines(descriptor: int) -> Iterator[list[tuple[int, bytes]]]:
