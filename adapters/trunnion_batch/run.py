@@ -54,6 +54,7 @@ class BatchRun:
 
     Attributes:
         n_in: Rows read so far.
+        answered: Counts the rows that are answered, also those that wait for slower ones before them.
         draining: Whether no further rows are begun.
     """
 
@@ -70,7 +71,6 @@ class BatchRun:
         preprocess: RowFunction | None = None,
         postprocess: RowFunction | None = None,
         journals: tuple[Journal, ...] = (),
-        watched: Callable[[dict[str, Any]], None] = lambda _: None,
         further: Mapping[str, Asked] = MappingProxyType({}),
     ) -> None:
         """Take what one run needs.
@@ -86,10 +86,10 @@ class BatchRun:
             preprocess: Returns columns to be added to a row before it is asked; the output does not have them.
             postprocess: Returns the final columns of an answered row.
             journals: What is brought to safety every now and then.
-            watched: Told the output columns of every row.
             further: Who answers the rows that name another model, by its name.
         """
         self.n_in = 0
+        self.answered = Account()
         self.draining = False
         self._options = options
         self._output = output
@@ -99,7 +99,6 @@ class BatchRun:
         self._preprocess = preprocess
         self._postprocess = postprocess
         self._journals = journals
-        self._watched = watched
         self._routes = routes(tuple(further), options.columns.model)
         self._asked = (Asked(answerer, options), *further.values())
         self._slots = asyncio.Semaphore(concurrency)
@@ -163,8 +162,9 @@ class BatchRun:
     def _done(self, task: asyncio.Task[Done]) -> None:
         self._tasks.discard(task)
         self._slots.release()
-        if not task.cancelled():
-            task.exception()  # the writer raises it; asyncio need not warn
+        if not task.cancelled() and task.exception() is None:  # else the writer raises it; asyncio need not warn
+            done = task.result()
+            self.answered.add(done.columns, replayed=done.replayed, prices=done.prices)
 
     async def _answer(self, item: InputRow) -> Done:
         try:
@@ -221,7 +221,6 @@ class BatchRun:
             self._output.write({**row, **done.columns} if done.final is None else done.final)
             if self._dead_letters is not None and done.columns["error"] is not None:
                 self._dead_letters.write({**row, "error": done.columns["error"]})
-            self._watched(done.columns)
             self._account.add(done.columns, replayed=done.replayed, prices=done.prices, number=item.number)
 
     async def _flush(self) -> None:

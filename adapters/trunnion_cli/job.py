@@ -194,10 +194,10 @@ class Job:
                 preprocess=self.preprocess,
                 postprocess=self.postprocess,
                 journals=tuple(one for one in (journal, cache) if one is not None),
-                watched=self.progress.update,
                 further=dict(zip(self.further, asked[1:], strict=True)),
             )
             interrupts.drain_with(batch.drain)
+            self.progress.live = batch.answered
             self.progress.in_flight = lambda: batch.in_flight
             self.progress.replacing = lambda: any(one.answerer.supervisor.replacing for one in asked)
             self.progress.replicas = len(asked)

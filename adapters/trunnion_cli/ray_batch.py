@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
 import logging
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +19,7 @@ from trunnion import get_registry
 from trunnion.errors import ConfigError, InvalidArgument
 from trunnion.row_tasks import TASK_COLUMNS, dead_letter, failed_columns
 from trunnion.rows import RowColumns
+from trunnion_batch.account import Account
 from trunnion_batch.row_input import parse_line
 from trunnion_batch.templates import RowTemplate
 
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
     from trunnion.rows import RowOptions
     from trunnion_batch.job_file import JobFile
     from trunnion_ray.data import ProcessorConfig
+    from trunnion_ray.data.driven import Begun
 
     from .job import Job
 
 _LINE: Final = "text"
+_LOOK_SECONDS: Final = 1.0
 _BLOCK: Final = 128
 """Rows of a block, where the prefix window is larger."""
 
@@ -42,6 +47,7 @@ async def run_on_ray(job: Job, given: JobFile) -> None:
     cpus = cpus_taken(given, job.spec, job.further)
     async with ray_session(cpus):
         job.progress.waits = lambda: _waits(job, cpus)
+        job.progress.starting = lambda: "the job on Ray"
         with job.progress:
             await asyncio.to_thread(_run, job, given)
 
@@ -150,10 +156,9 @@ def _run(job: Job, given: JobFile) -> None:
     else:
         lines = ray.data.read_text(path, drop_empty_lines=True)
         begun = build_processor(config, preprocess=_Request(options.columns, job.preprocess)).begin(lines)
+    _watch(job, given, begun)
     written = iter(begun.dataset.iter_rows())
     job.n_in = job.rows.count()
-    replicas = sum((given.replicas, *(one.replicas for one in given.models.values())))
-    job.progress.replicas = replicas
     try:
         numbered = zip(itertools.chain(job.rows.numbers(), itertools.repeat(0)), written, strict=False)
         for number, row in numbered if parquet else _with_lines(numbered, job.postprocess, given.task):
@@ -161,7 +166,6 @@ def _run(job: Job, given: JobFile) -> None:
             if job.dead_letters is not None and row["error"] is not None:
                 job.dead_letters.write(dead_letter(row, given.task))
             job.account.add(row, number=number)
-            job.progress.update(row)
     except Exception as error:
         ours = find_error(error)
         if ours is None:
@@ -171,7 +175,30 @@ def _run(job: Job, given: JobFile) -> None:
         begun.close()  # a store has what was answered, however the job ended
     counted = begun.account()
     job.account.take(counted)
-    job.facts |= {"engine_restarts": counted["engine_restarts"], "replicas": replicas}
+    job.facts |= {"engine_restarts": counted["engine_restarts"], "replicas": job.progress.replicas}
+
+
+def _watch(job: Job, given: JobFile, begun: Begun) -> None:
+    """Let the job's progress see what the replicas have answered, which is ahead of what is written."""
+    progress = job.progress
+    in_flight, looked = 0, -_LOOK_SECONDS
+
+    def look() -> None:
+        nonlocal in_flight, looked
+        if time.monotonic() - looked < _LOOK_SECONDS:
+            return
+        with contextlib.suppress(Exception):  # Ray is busy, or is being stopped: the next look may tell
+            seen = begun.seen()
+            progress.live, in_flight = seen.account, seen.in_flight
+        looked = time.monotonic()
+
+    replicas = sum((given.replicas, *(one.replicas for one in given.models.values())))
+    starts = f"{replicas} replica{'s' * (replicas != 1)} of {job.spec.engine} on Ray"
+    progress.replicas = replicas
+    progress.live = Account()  # not the rows that are written: those do not tell which answers were known
+    progress.in_flight = lambda: in_flight
+    progress.starting = lambda: "" if in_flight else starts
+    progress.look = look
 
 
 class _Request:

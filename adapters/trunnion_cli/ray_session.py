@@ -14,6 +14,7 @@ from typing import Any
 from trunnion import EngineSpec
 from trunnion.errors import ConfigError
 
+from .starting import StartNotice
 from .state import STATE
 
 
@@ -44,7 +45,8 @@ async def ray_session(cpus: float = 0) -> AsyncIterator[None]:
         _log_from(level)
 
     try:
-        await asyncio.to_thread(start)
+        with StartNotice("Ray"):
+            await asyncio.to_thread(start)
         yield
     finally:
         if not STATE.verbose:

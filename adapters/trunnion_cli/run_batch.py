@@ -228,7 +228,6 @@ class _Job:
                     concurrency=self.concurrency or 2 * pipeline.info.concurrency,
                     strict=self.strict,
                     journal=journal,
-                    watched=self.progress.update,
                 )
                 interrupts.drain_with(batch.drain)
                 self.progress.in_flight = lambda: batch.in_flight

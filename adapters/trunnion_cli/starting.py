@@ -1,27 +1,67 @@
-"""Tell, while an engine starts, what is going on: a bar or lines while its model is fetched, then the stages."""
+"""Tell, while an engine starts, what is going on: that it does, how its model is fetched, and then the stages."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from trunnion import EngineSpec, FetchProgress, MediaPolicy, Pipeline, PipelineSpec
 
 from .console import say
+from .ticker import Ticker
 
 _SECONDS: Final = 10.0
+_QUIET: Final = 1.0
+"""Seconds of a start before it is said that something starts."""
 _WORTH_TELLING: Final = 0.5
 """Seconds of a start below which nobody wonders where they went."""
 _UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
+class StartNotice:
+    """Say "starting NAME ..." when that takes longer than a moment, and again every ten seconds. A context manager.
+
+    Plain lines, also on a terminal: engines start processes meanwhile, and log.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Take what starts."""
+        self._name = name
+        self._began = self._said = time.monotonic()
+        self._first = True
+        self._held = False
+        self._ticker = Ticker(self._tick, _QUIET, "trunnion-starting")
+
+    def __enter__(self) -> Self:
+        """Start the clock."""
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Say no more."""
+        self._ticker.stop()
+
+    def hold(self, *, held: bool) -> None:
+        """Say nothing while something else is shown."""
+        self._held = held
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._held or (not self._first and now - self._said < _SECONDS):
+            return
+        say(f"starting {self._name} ..." + ("" if self._first else f" {now - self._began:.0f} s"))
+        self._first, self._said = False, now
+
+
 class FetchBar:
     """Show how a model is fetched: a bar on a terminal, else a line every ten seconds. Called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, notice: StartNotice | None = None) -> None:
+        self._notice = notice
         self._bar: Any = None
         self._task: Any = None
         self._phase = ""
@@ -31,6 +71,8 @@ class FetchBar:
         """Show one report."""
         new = progress.phase != self._phase
         self._phase = progress.phase
+        if self._notice is not None:
+            self._notice.hold(held=progress.total is None or progress.done < progress.total)
         if sys.stderr.isatty():
             self._draw(progress)
         elif (new and progress.phase == "waiting") or time.monotonic() - self._said >= _SECONDS:
@@ -84,12 +126,14 @@ def size(count: int) -> str:
 
 async def start_pipeline(spec: PipelineSpec, *, quiet: bool = False) -> Pipeline:
     """Start a pipeline, telling what it does meanwhile and how long each stage took; ``quiet`` leaves that line out."""
-    bar = FetchBar()
-    try:
-        pipeline = Pipeline(spec, on_progress=bar)
-        await pipeline.start()
-    finally:
-        bar.close()
+    notice = StartNotice(spec.engine.engine)
+    bar = FetchBar(notice)
+    with notice if not quiet else contextlib.nullcontext():
+        try:
+            pipeline = Pipeline(spec, on_progress=bar)
+            await pipeline.start()
+        finally:
+            bar.close()
     startup = pipeline.startup
     fetched = any(stage.name == "fetch model" for stage in startup.stages)
     if not quiet and (fetched or startup.seconds >= _WORTH_TELLING):

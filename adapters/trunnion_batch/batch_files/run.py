@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -85,7 +85,6 @@ class BatchFileRun:
         concurrency: int,
         strict: bool = False,
         journal: Journal | None = None,
-        watched: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         """Take what one run needs.
 
@@ -98,7 +97,6 @@ class BatchFileRun:
             concurrency: Lines in flight.
             strict: Whether the first line that is no request ends the run.
             journal: Remembers what was answered.
-            watched: Called after every line.
         """
         self.n_in = 0
         self.draining = False
@@ -109,7 +107,6 @@ class BatchFileRun:
         self._account = account
         self._strict = strict
         self._journal = journal
-        self._watched = watched
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._seen: set[int] = set()
@@ -224,14 +221,12 @@ class BatchFileRun:
                 "usage": {"cached_tokens": 0 if details is None else details.cached_tokens},
             }
             self._account.add(columns, replayed=known is not None)
-            self._watched({})
         else:
             self._errors.write(written)
             told = _error.decode(body).error
             self._count(told.code or str(status), f"{line.custom_id}: {told.message}", line.number)
 
     def _count(self, code: str, message: str, number: int) -> None:
-        self._watched({})
         self._account.add({"error": {"code": code, "message": message}}, number=number)
 
     def _key(self, line: BatchLine) -> bytes:
