@@ -57,7 +57,8 @@ def run_job(
         else:
             files = [name for name in (output, dead_letters) if name is not None]
             sinks = [open_output(name, None, None, processor.config.task, overwrite=overwrite) for name in files]
-            account = _through_driver(job.dataset, sinks, processor, watched)
+            ordered = job.dataset.context.execution_options.preserve_order
+            account = _through_driver(job.dataset, sinks, processor, watched, ordered=ordered)
             made = balanced(job.account(), account)
     except Exception as error:
         ours = find_error(error)
@@ -73,12 +74,16 @@ def run_job(
     return made
 
 
-def _through_driver(dataset: Dataset, sinks: list[RowOutput], processor: Processor, watched: Watched | None) -> Account:
-    """Write the rows to the first file, and those that failed to the second if there is one."""
+def _through_driver(
+    dataset: Dataset, sinks: list[RowOutput], processor: Processor, watched: Watched | None, *, ordered: bool = False
+) -> Account:
+    """Write the rows to the first file, and those that failed to the second if there is one.
+
+    ``ordered``: rows come out in the order of the input, so that their places tell which ones they are.
+    """
     account = Account()
     task, error = processor.config.task, processor.job.dialect.error
     dead = sinks[1] if len(sinks) > 1 else None
-    ordered = dataset.context.execution_options.preserve_order  # else a row's place tells nothing
     try:
         for row in rows_of(dataset):
             sinks[0].write(row)
