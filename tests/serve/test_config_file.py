@@ -142,7 +142,16 @@ applications:
         (app(sim(), http={"max_request": 1}), "args.http.max_request", "did you mean 'max_requests'?"),
         (app(sim(), sim()), "args.models", "two models are named 'm'"),
         (app(sim(), sim(name="n"), topology="direct"), "args.topology", "one model per application"),
-        (app(sim(ray_actor_options={"num_cpu": 1})), "args", "num_cpu"),
+        (app(sim(ray_actor_options={"num_cpu": 1})), "args.models[0].ray_actor_options.num_cpu",
+         "model 'm': there is no such setting; did you mean 'num_cpus'?"),
+        (app(sim(ray_actor_options={"num_cpus": "few"})), "args.models[0].ray_actor_options.num_cpus", "model 'm'"),
+        (app(sim(), gateway={"ray_actor_options": {"gpus": 1}}), "args.gateway.ray_actor_options.gpus", "num_gpus"),
+        ({"applications": [{**APP, "import_path": "trunnion_ray.serve:build_openai_ap"}]},
+         "import_path", "did you mean trunnion_ray.serve:build_openai_app?"),
+        ({"applications": [{**APP, "import_path": "trunnion_ray.serv:build_openai_app"}]},
+         "import_path", "did you mean trunnion_ray.serve:build_openai_app?"),
+        ({"applications": [{**APP, "import_path": "trunnion_ray.serve.build_openai_apps", "runtime_env": {"pip": []}}]},
+         "import_path", "did you mean trunnion_ray.serve.build_openai_app?"),
         (app(), "args.models", "at least 1 item"),
         ({"applications": [{**APP, "args": {}}]}, "args.models", "is required"),
         ({"applications": [{**APP, "args": [1]}]}, "args", "must be a mapping"),
@@ -154,6 +163,8 @@ applications:
 )  # fmt: skip
 def test_what_is_wrong_is_named(problems, given, key, words):
     (line,) = problems(given)
+    if "ray_actor_options" in key or key == "import_path":  # whatever machine it is for
+        assert problems(given, engines=False) == [line]
     assert re.fullmatch(rf"\d+: applications\[0\]\.{re.escape(key)}: .*{re.escape(words)}.*", line), line
 
 
@@ -208,6 +219,16 @@ def test_a_runtime_environment_may_bring_plugins(write, problems):
     assert "no engine plugin" in problems(given)[0]
     given["applications"][0]["runtime_env"] = {"pip": ["trunnion-another"]}
     assert read_config_file(write(given)).applications[0].config.models[0].engine == "of-another"
+
+
+def test_options_of_actors_that_serve_takes_are_taken(write):
+    options = {"num_cpus": 1, "memory": None, "resources": {"x": 1}, "runtime_env": {"working_dir": "/local"}}
+    assert read_config_file(write(app(sim(ray_actor_options=options))), engines=False)
+
+
+def test_what_another_version_of_ours_may_have_is_taken(write):
+    path = "trunnion_ray.of_the_future:anything"
+    assert read_config_file(write({"applications": [{**APP, "import_path": path, "runtime_env": {"pip": []}}]}))
 
 
 def test_a_program_that_is_nowhere_is_told(write, problems, monkeypatch):

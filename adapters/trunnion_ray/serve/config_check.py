@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
-from importlib.machinery import PathFinder
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ray.runtime_env import RuntimeEnv
+from ray.serve.schema import RayActorOptionsSchema
 
 from trunnion.adapter_setting import with_adapters, with_room
 from trunnion.choice import AUTO
@@ -20,14 +18,11 @@ from trunnion.registry import Registry, get_registry
 from .application import AppConfig, build_application, check_form
 from .config import ModelConfig
 from .elsewhere import ElsewhereRegistry
+from .import_check import brings_code
 from .mirror.builders import build_from_serving_args
 from .mirror.configs import LLMServingArgs
 from .problems import Problem, find_problems, told, unknown_key
 from .yaml_lines import Place
-
-_BRINGS_CODE: Final = frozenset({
-    "pip", "uv", "conda", "container", "image_uri", "py_modules", "working_dir", "py_executable",
-})  # fmt: skip
 
 
 def check_application(
@@ -42,7 +37,7 @@ def check_application(
         engines: Whether what engines need must be found on this machine. A runtime environment that brings code
             may bring plugins as well, so what is not found is no problem then either.
     """
-    elsewhere = _brings_code(given)
+    elsewhere = brings_code(given)
     yield from _runtime_env(given.get("runtime_env"), (*place[:-1], "runtime_env"))
     if isinstance(config, LLMServingArgs):
         if not elsewhere and engines:
@@ -52,6 +47,7 @@ def check_application(
     found: list[Problem] = []
     for index, model in enumerate(config.models):
         found += _model(model, (*place, "models", index), registry, elsewhere=elsewhere)
+    found += _actor_options("the gateway", config.gateway.ray_actor_options, (*place, "gateway"))
     if engines:
         found += _keys(config, given, (*place, "http"))
     yield from found
@@ -65,7 +61,7 @@ def check_models(args: Any, given: Mapping[str, Any], place: Place, *, engines: 
 
     The arguments are those of :func:`check_application`, ``args`` being the settings as the file has them.
     """
-    elsewhere = _brings_code(given)
+    elsewhere = brings_code(given)
     registry = get_registry() if engines and not elsewhere else ElsewhereRegistry()
     models = args.get("models") if isinstance(args, Mapping) else None
     for index, one in enumerate(models if isinstance(models, list) else ()):
@@ -73,12 +69,6 @@ def check_models(args: Any, given: Mapping[str, Any], place: Place, *, engines: 
         problems, model = find_problems(ModelConfig, one, here)
         if not problems:
             yield from _model(model, here, registry, elsewhere=elsewhere)
-
-
-def _brings_code(given: Mapping[str, Any]) -> bool:
-    """Tell whether the application's runtime environment has plugins, perhaps, that are not installed here."""
-    environment = given.get("runtime_env")
-    return isinstance(environment, Mapping) and bool(_BRINGS_CODE.intersection(environment))
 
 
 def _chosen_there(config: AppConfig) -> bool:
@@ -98,7 +88,8 @@ def _keys(config: AppConfig, given: Mapping[str, Any], place: Place) -> Iterator
 
 
 def _model(model: ModelConfig, place: Place, registry: Registry, *, elsewhere: bool) -> Iterator[Problem]:
-    """Yield what is wrong with the settings of a model's plugins."""
+    """Yield what is wrong with the settings of a model's plugins, and of its replicas' actors."""
+    yield from _actor_options(f"model {model.name!r}", model.ray_actor_options, place)
     if model.engine != AUTO:
         plugin = _plugin(registry, "engine", model.engine, (*place, "engine"), elsewhere=elsewhere)
         if isinstance(plugin, Problem):
@@ -117,6 +108,14 @@ def _model(model: ModelConfig, place: Place, registry: Registry, *, elsewhere: b
                 registry.check_hooks({name: settings})
             except TrunnionError as error:
                 yield Problem((*place, "hooks", name), error.message)
+
+
+def _actor_options(whose: str, options: Mapping[str, Any], place: Place) -> Iterator[Problem]:
+    """Yield options of actors that Serve does not know, or not with this value; environments it checks itself."""
+    known = {**options} | ({"runtime_env": {}} if "runtime_env" in options else {})
+    given = {name: value for name, value in known.items() if value is not None}
+    for problem in find_problems(RayActorOptionsSchema, given, (*place, "ray_actor_options"))[0]:
+        yield Problem(problem.place, f"{whose}: {problem.message}")
 
 
 def _engine(model: ModelConfig, plugin: EnginePlugin, place: Place) -> Iterator[Problem]:
@@ -165,26 +164,6 @@ def _built(build: Any, place: Place) -> Iterator[Problem]:
         yield told(error, AppConfig, place)
     except (TypeError, ValueError) as error:  # options that Ray refuses
         yield Problem(place, str(error))
-
-
-def check_import_path(given: Mapping[str, Any], place: Place) -> Iterator[Problem]:
-    """Yield that the module of an application of the user's own is nowhere, where it would be looked for here.
-
-    Nothing is imported: that is done where the application is built.
-    """
-    path = given.get("import_path")
-    environment = given.get("runtime_env")
-    variables = environment.get("env_vars") if isinstance(environment, Mapping) else None
-    if not isinstance(path, str) or _brings_code(given) or os.environ.get("RAY_ADDRESS"):
-        return
-    if isinstance(variables, Mapping) and "PYTHONPATH" in variables:
-        return
-    top = path.replace(":", ".").partition(".")[0]
-    if top not in sys.builtin_module_names and PathFinder.find_spec(top, [str(Path.cwd()), *sys.path]) is None:
-        message = (
-            f"there is no module {top!r} here; start this where it lies, or give `runtime_env: {{working_dir: ...}}`"
-        )
-        yield Problem((*place, "import_path"), message)
 
 
 def _runtime_env(environment: Any, place: Place) -> Iterator[Problem]:

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from ray.serve.schema import ServeDeploySchema
 
 from trunnion.errors import ConfigError
 
 from .application import AppConfig
-from .config_check import check_application, check_import_path, check_models
+from .config_check import check_application, check_models
 from .config_paths import with_absolute_paths
+from .import_check import BUILDER, BUILDERS, check_import_path
 from .mirror.configs import LLMServingArgs
 from .problems import Problem, find_problems
 from .yaml_lines import Place, dotted, line_of, read_yaml
-
-BUILDER: Final = "trunnion_ray.serve:build_openai_app"
-"""The import path of applications whose ``args`` are an :class:`AppConfig`."""
-_BUILDERS: Final = frozenset({
-    BUILDER, "trunnion_ray.serve.build_openai_app",
-    "trunnion_ray.serve.build:build_openai_app", "trunnion_ray.serve.build.build_openai_app",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +105,7 @@ def read_config_file(path: str | Path, *, engines: bool = True) -> ServeFile:
 
 def is_ours(application: Mapping[str, Any]) -> bool:
     """Tell whether an application of a file is built of an :class:`AppConfig`."""
-    return application.get("import_path") in _BUILDERS
+    return application.get("import_path") in BUILDERS
 
 
 def _application(given: dict[str, Any], place: Place, *, engines: bool) -> tuple[list[Problem], FileApplication]:
@@ -127,8 +121,8 @@ def _application(given: dict[str, Any], place: Place, *, engines: bool) -> tuple
             problems = list(check_application(value, given, (*place, "args"), engines=engines))
         elif model is AppConfig:
             problems += check_models(args, given, (*place, "args"), engines=engines)
-    elif engines:
-        problems = list(check_import_path(given, place))
+    else:
+        problems = list(check_import_path(given, place, here=engines))
     application = FileApplication(
         name=str(given.get("name", "default")),
         route_prefix=given.get("route_prefix", "/"),

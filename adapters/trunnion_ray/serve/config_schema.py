@@ -12,7 +12,7 @@ from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 from trunnion.plugin import EnginePlugin
 
 from .application import AppConfig
-from .config_file import BUILDER
+from .import_check import BUILDER
 from .mirror.configs import LLMServingArgs
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
