@@ -44,7 +44,8 @@ def test_to_zero_and_back(request, topology):
             # Whoever looks in meanwhile does not keep it awake.
             wait_until(lambda: (_look_in(lab, name, topology), lab("replicas", name=name)["m"] == 0)[1], timeout=90)
         if topology == "gateway":
-            assert lab.get(name, "/ready").status_code == 200
+            ready = wait_until(lambda: (told := lab.get(name, "/ready")).json()["replicas"] == {"m": 0} and told)
+            assert ready.status_code == 200
             assert lab.get(name, "/health").status_code == 200
             time.sleep(1)
             assert lab("replicas", name=name)["m"] == 0

@@ -115,7 +115,7 @@ class GatewayApp:
             await self._relay(Call(scope, receive, sending, dict(scope["headers"])), path)
         else:
             if path == "/ready" and self.census is not None:
-                self.census.look()
+                await self.census.look()
             if path.startswith("/v1/models"):
                 await self._look(_AGAIN)
             await self.app(scope, receive, sending)
