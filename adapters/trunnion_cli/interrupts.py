@@ -74,16 +74,24 @@ class Interrupts:
         if self._first and now - self._first <= _SAME:
             return
         if self.signal:
+            for one in self._before:  # a third one would begin the end anew
+                signal.signal(one, signal.SIG_IGN)
             end_now(self.code)
         if self.gently is not None and number == signal.SIGINT:
             gently, self.gently, self._first = self.gently, None, now
             gently()
             return
         self.signal, self._first = number, now
-        self._timer = threading.Timer(GRACE, end_now, [self.code])
+        self.extend(0)
+        self.action()
+
+    def extend(self, seconds: float) -> None:
+        """Give the clean-up that a signal has begun :data:`GRACE` from now on, and some seconds more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(GRACE + seconds, end_now, [self.code])
         self._timer.daemon = True
         self._timer.start()
-        self.action()
 
     def forgive(self) -> None:
         """Forget a signal that was answered in full, such as a stopped answer."""

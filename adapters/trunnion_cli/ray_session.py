@@ -6,6 +6,8 @@ import asyncio
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,11 +49,19 @@ async def ray_session(cpus: float = 0) -> AsyncIterator[None]:
     try:
         with StartNotice("Ray"):
             await asyncio.to_thread(start)
+        _take_back_signals()
         yield
     finally:
         if not STATE.verbose:
             _log_from(logging.CRITICAL + 1)  # an interrupted job's threads find Ray gone, and report it as an error
         ray.shutdown()
+
+
+def _take_back_signals() -> None:
+    """Take SIGTERM back from Ray, which would abort this process three seconds after it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _log_from(level: int) -> None:

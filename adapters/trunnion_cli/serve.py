@@ -164,7 +164,7 @@ def serve(
         },
     )
     common: dict[str, Any] = {"lora": lora, "adapters": later, "hooks": hooks, "media": policy}
-    common |= {"host": host, "port": port}
+    common |= {"host": host, "port": port, "drain": drain}
     if ray:
         from .serve_ray import serve_on_ray
 
@@ -172,7 +172,7 @@ def serve(
     else:
         from .serve_here import serve_here
 
-        run_async(lambda stop: serve_here(spec, served, http, drain=drain, interrupts=stop, **common))
+        run_async(lambda stop: serve_here(spec, served, http, interrupts=stop, **common))
 
 
 def served_name(spec: EngineSpec) -> str:

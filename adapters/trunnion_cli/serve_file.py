@@ -17,7 +17,7 @@ import typer
 from trunnion.errors import ConfigError
 
 from .console import complain, say, set_up_logging
-from .interrupts import Interrupts, end_now, run_async
+from .interrupts import Interrupts, run_async
 from .ray_session import ray_session
 from .serve_here import bind
 from .serve_watch import Watch
@@ -106,9 +106,6 @@ async def _serve(file: ServeFile, host: str | None, port: int | None, interrupts
     def stop() -> None:
         loop.call_soon_threadsafe(stopped.set)
 
-    def give_up() -> None:
-        end_now(interrupts.code)
-
     async with ray_session(math.ceil(cpus_at_start(file))):
         logging.getLogger("ray.serve").setLevel(logging.INFO if STATE.verbose else logging.WARNING)
         count = len(file.applications)
@@ -117,11 +114,10 @@ async def _serve(file: ServeFile, host: str | None, port: int | None, interrupts
             address = await asyncio.to_thread(deployment.start, host=host, port=port)
             interrupts.action = stop
             await Watch(deployment, *address, stopped).run()
-            # Requests in flight have the time that the file gives them, however long.
-            interrupts.forgive()
+            interrupts.extend(deployment.longest_drain)
             say("stopping ...; Ctrl-C again ends it at once")
         finally:
-            interrupts.action = give_up if stopped.is_set() else cancel
+            interrupts.action = cancel
             if not await asyncio.to_thread(deployment.stop):
                 say("what still has requests in flight ends with them, in the cluster")
     interrupts.forgive()  # what was asked for was done

@@ -71,7 +71,9 @@ class Watch:
         models = [one for one in reports if one.application == app.name and one.model is not None]
         serving = [str(one.model) for one in models if one.state == "ready"]
         closed = any(one.model == _GATEWAY and one.state == "failed" for one in models)
-        if report.state == "ready":
+        if report.state == "ready" and report.reason:  # it was ready before, and its address was told
+            say(f"ready: application {app.name}{because}")
+        elif report.state == "ready":
             say(f"ready: application {app.name}{await self._where(app)}")
             self._show(app)
         elif report.state == "failed" and serving and not closed:

@@ -1,5 +1,6 @@
 """Run the real command in a process group of its own, and see to it that nothing of it is left."""
 
+import contextlib
 import json
 import os
 import signal
@@ -42,6 +43,14 @@ class Cli:
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=timeout)
         return Result(process.returncode, out, err)
+
+    def commands(self, process):
+        """Return the command lines of a command's processes, its own included."""
+        found = []
+        for pid in group_members(process.pid):
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
+        return found
 
     def write(self, name, rows):
         path = self.folder / name

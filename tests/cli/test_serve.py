@@ -52,6 +52,21 @@ def test_a_port_that_is_taken_is_found_out_before_the_engine_starts(cli):
     assert f"error: cannot listen on 127.0.0.1:{port}" in result.err
 
 
+@pytest.mark.parametrize("ray", [(), ("--ray",)], ids=["here", "ray"])
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--api-keys-env", "NOPE"), "error: api_keys_env names NOPE, which holds no key; set it to one or more"),
+        (("--admin-keys-file", "nowhere"), "error: admin_keys_file: nowhere cannot be read: "),
+    ],
+)
+def test_keys_that_are_not_there_are_found_out_before_anything_starts(cli, ray, flags, said):
+    result = cli.run("serve", *SIM, "--port", "0", *ray, *flags, "--set", "startup_seconds=30")
+    assert result.code == 2
+    (line,) = result.err.splitlines()
+    assert line.startswith(said)
+
+
 def test_ctrl_c_while_the_engine_starts(cli):
     process = cli.start("serve", *SIM, "--port", "0", "--set", "startup_seconds=60")
     wait_for_line(process.stderr, "starting sim")

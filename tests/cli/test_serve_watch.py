@@ -81,6 +81,17 @@ async def test_what_changes_is_told_once(watch):
     assert '"model": "a"' in curl
 
 
+async def test_a_replica_that_is_replaced_is_no_failure(watch):
+    lost = "a replica is lost and is being replaced; the others answer"
+    said = await watch(
+        [one("own", None, "ready")],
+        [one("own", None, "ready", lost)],
+        [one("own", None, "ready")],
+    )
+    ready = "ready: application own at http://127.0.0.1:80"
+    assert said == [ready, "Ctrl-C stops it", f"ready: application own: {lost}", ready]
+
+
 async def test_a_gateway_that_failed_serves_nothing(watch):
     failed = [one("many", "a", "ready"), one("many", "gateway", "failed", "x"), one("many", None, "failed", "x")]
     said = await watch([*failed, *OTHERS])

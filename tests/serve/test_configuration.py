@@ -9,8 +9,12 @@ from trunnion.errors import ConfigError, EngineDead, InternalError, PluginNotFou
 from trunnion_ray.serve import (
     AppConfig,
     Autoscaling,
+    LLMConfig,
+    LLMRouter,
     ModelConfig,
+    build_llm_deployment,
     build_openai_app,
+    compose,
     direct_env_vars,
     serve_options,
 )
@@ -19,10 +23,38 @@ from trunnion_ray.serve.application import model_application
 from trunnion_ray.serve.errors import unwrap
 from trunnion_ray.serve.options import deployment_options, pipeline_spec
 
+TIMES = {"a": 90.0, "b": 30.0}
+
 
 def bound(app):
     deployment = app._bound_deployment
     return deployment.name, (deployment.func_or_class.__mro__[1].__name__,)
+
+
+def test_who_stands_before_models_outlives_them():
+    models = [
+        {"name": name, "engine": "sim", "graceful_shutdown_timeout_s": seconds} for name, seconds in TIMES.items()
+    ]
+    mirrored = [
+        build_llm_deployment(
+            LLMConfig(
+                model_loading_config={"model_id": name},
+                llm_engine="sim",
+                deployment_config={"graceful_shutdown_timeout_s": seconds},
+            )
+        )
+        for name, seconds in TIMES.items()
+    ]
+    for app in (
+        build_openai_app(models),
+        compose("program", program, models),
+        LLMRouter.as_deployment().bind(mirrored),
+    ):
+        assert app._bound_deployment._deployment_config.graceful_shutdown_timeout_s > max(TIMES.values())
+
+
+async def program(request, models):
+    yield "x"
 
 
 def options_of(**fields):

@@ -1,5 +1,6 @@
 """How a file becomes calls of Serve, and how Serve's words become ours; Serve itself is a fake here."""
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from trunnion_ray.serve.deploy_file import FileDeployment, Report, short_reason
 from trunnion_ray.serve.run import _merged
 
 BUILDER = "trunnion_ray.serve:build_openai_app"
+REPLACING = "a replica is lost and is being replaced; the others answer"
 TRACEBACK = """The deployment failed to start 1 times in a row. See controller logs for details. Error:
 \x1b[36mray::ServeReplica:many:broken.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)
   File "/x/replica.py", line 1, in start
@@ -136,7 +138,11 @@ def test_a_serve_of_ours_waits_as_long_as_the_file_lets_requests_end(deployment,
     made.start(host=None, port=None)
     made._beside = lambda _: made.file.to_ray()
     clock = iter(range(0, 1000, 30))
-    monkeypatch.setattr(deploy_file, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    monkeypatch.setattr(
+        importlib.import_module("trunnion_ray.serve.run"),
+        "time",
+        SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None),
+    )
     assert made.stop()
     assert next(clock) == 120  # 60 s of the model's and 20 s of Serve's had to be over
     assert serve.shut_down == 1
@@ -165,8 +171,8 @@ def status(whole, message="", /, **deployments):
         status=ApplicationStatus(whole),
         message=message,
         deployments={
-            name: SimpleNamespace(status=DeploymentStatus(state), message=said)
-            for name, (state, said) in deployments.items()
+            name: SimpleNamespace(status=DeploymentStatus(state), message=said, replica_states=dict(replicas))
+            for name, (state, said, *replicas) in deployments.items()
         },
     )
 
@@ -187,6 +193,11 @@ def status(whole, message="", /, **deployments):
         (status("UNHEALTHY", "", a=("HEALTHY", ""), b=("HEALTHY", ""), gateway=("UNHEALTHY", "dead")),
          [Report("x", "a", "ready"), Report("x", "b", "ready"), Report("x", "gateway", "failed", "dead"),
           Report("x", None, "failed", "dead")]),
+        (status("UNHEALTHY", "", a=("UNHEALTHY", "died", ("RUNNING", 1), ("STARTING", 1)), b=("HEALTHY", "")),
+         [Report("x", "a", "ready", REPLACING), Report("x", "b", "ready"), Report("x", None, "ready", REPLACING)]),
+        (status("UNHEALTHY", "", a=("UNHEALTHY", "died", ("RUNNING", 1)), b=("UNHEALTHY", "gone", ("STARTING", 1))),
+         [Report("x", "a", "ready", REPLACING), Report("x", "b", "failed", "gone"),
+          Report("x", None, "failed", "gone")]),
         (status("DEPLOY_FAILED", "it\nValueError: cannot be built"),
          [Report("x", None, "failed", "ValueError: cannot be built")]),
     ],

@@ -107,6 +107,11 @@ def bound_arguments(app: Any) -> tuple[Any, ...]:
     return tuple(app._bound_deployment.init_args)  # noqa: SLF001
 
 
+def shutdown_timeout(app: Any) -> float:
+    """Return the seconds that replicas of an application's ingress deployment have to stop."""
+    return float(app._bound_deployment._deployment_config.graceful_shutdown_timeout_s)  # noqa: SLF001
+
+
 def rebind(app: Any, cls: Any) -> Any:
     """Return an application of the same deployment and arguments, with another class."""
     deployment = app._bound_deployment  # noqa: SLF001

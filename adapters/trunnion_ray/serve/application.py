@@ -17,6 +17,7 @@ from trunnion.registry import validate_config
 from trunnion.spec import PipelineSpec
 from trunnion_http import HTTPSettings
 
+from . import _ray_private
 from .config import GatewayConfig, ModelConfig, RouterConfig, Topology
 from .gateway import Gateway
 from .options import adapter_names, deployment_name, deployment_options, pipeline_spec, placement
@@ -29,6 +30,8 @@ from .routing import request_router_config
 _ROUTER: Final = RouterConfig(router="power_of_two")
 """The router among the replicas of a model behind a gateway. Serve's own asks replicas for their queues, and all
 requests of a burst get the same answer; ours counts what it has sent."""
+_LAST_WORDS: Final = 5.0
+"""Seconds that who stands before models has longer than they: Serve needs a moment to end a replica by force."""
 
 
 class AppConfig(PluginConfig):
@@ -195,6 +198,7 @@ def gateway_application(
         "num_replicas": gateway.num_replicas,
         "ray_actor_options": dict(gateway.ray_actor_options),
         "max_ongoing_requests": gateway.max_ongoing_requests,
+        "graceful_shutdown_timeout_s": outliving([app for _, app in models]),
         "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
         **(options or {}),
     }
@@ -204,6 +208,11 @@ def gateway_application(
     cards, apps = [card for card, _ in models], [app for _, app in models]
     bound = {"retries": gateway.retries, "data_channel": gateway.data_channel}
     return serve.deployment(cls).options(**merged).bind(cards, apps, http or HTTPSettings(), **bound)
+
+
+def outliving(apps: Sequence[Application]) -> float:
+    """Return the seconds that who stands before models has to stop: streams that outlast a model's are told of it."""
+    return max((_ray_private.shutdown_timeout(app) for app in apps), default=0.0) + _LAST_WORDS
 
 
 def read_models(models: Sequence[ModelConfig | Mapping[str, Any]]) -> tuple[ModelConfig, ...]:

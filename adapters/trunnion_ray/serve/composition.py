@@ -19,7 +19,7 @@ from trunnion.events import ChoiceDelta, FinishReason, GenerateEvent, Usage
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion_http import App, HTTPSettings, ModelHandle, create_app
 
-from .application import card_of, model_application, read_models, unique_names
+from .application import card_of, model_application, outliving, read_models, unique_names
 from .config import GatewayConfig, ModelConfig
 from .options import pipeline_spec
 from .remote_model import ModelCard, RemoteModel
@@ -195,14 +195,15 @@ def compose(
         message = f"the program and one of its models are both named {name!r}; give one of them another name"
         raise ConfigError(message, param="name")
     gateway, http = gateway or GatewayConfig(), http or HTTPSettings()
+    specs = [pipeline_spec(config) for config in configs]
+    apps = [model_application(config, http, spec=spec) for config, spec in zip(configs, specs, strict=True)]
     deployment = serve.deployment(serve.ingress()(Composer)).options(
         name=f"composition:{name}".replace("/", "--"),
         num_replicas=gateway.num_replicas,
         ray_actor_options=dict(gateway.ray_actor_options),
         max_ongoing_requests=gateway.max_ongoing_requests,
+        graceful_shutdown_timeout_s=outliving(apps),
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
-    specs = [pipeline_spec(config) for config in configs]
-    apps = [model_application(config, http, spec=spec) for config, spec in zip(configs, specs, strict=True)]
     cards = [card_of(config, spec) for config, spec in zip(configs, specs, strict=True)]
     return deployment.bind(name, program, cards, apps, http)

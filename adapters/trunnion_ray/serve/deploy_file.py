@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -17,9 +16,10 @@ from trunnion.errors import ConfigError
 from . import _ray_private
 from .config_file import FileApplication, ServeFile
 from .options import deployment_name
-from .run import ensure_serve
+from .run import ensure_serve, wait_until_gone
 
 State = Literal["starting", "ready", "failed"]
+_UNHEALTHY: Final = "UNHEALTHY"
 _STATES: Final[dict[str, State]] = {
     "HEALTHY": "ready",
     "UPSCALING": "ready",
@@ -28,6 +28,7 @@ _STATES: Final[dict[str, State]] = {
     "DEPLOY_FAILED": "failed",
     "RUNNING": "ready",
 }
+_REPLACING: Final = "a replica is lost and is being replaced; the others answer"
 _START_ONLY: Final = ("proxy_location", "grpc_options", "logging_config", "tracing_config", "controller_options")
 """What a file may say besides ``http_options`` and the applications, and a running Serve does not take."""
 _DRAIN: Final = 20.0
@@ -45,7 +46,8 @@ class Report:
         application: Its name.
         model: The name that clients send; None for the application as a whole.
         state: How it is.
-        reason: Why it failed, or what it waits for; empty where there is nothing to say.
+        reason: Why it failed, what it waits for, or that a replica is being replaced; empty where there is
+            nothing to say.
     """
 
     application: str
@@ -124,26 +126,18 @@ class FileDeployment:
         Returns:
             Whether all is gone; what is not has requests in flight, and ends with them.
         """
+        ours = [app.name for app in self.file.applications]
         with self._changing:  # a start that was given up goes on in its thread; what it made is taken down as well
             if self._deployed:
                 _ray_private.apply_config(self._beside(None))
-            gone = not self._deployed or self._wait(self._longest_drain() if self.started_serve else timeout)
+            gone = not self._deployed or wait_until_gone(ours, self.longest_drain if self.started_serve else timeout)
             if self.started_serve:
                 serve.shutdown()
                 return True
         return gone
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait until the file's applications are gone; tell whether they are."""
-        ours = {app.name for app in self.file.applications}
-        end = time.monotonic() + seconds
-        while ours.intersection(serve.status().applications):
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.1)
-        return True
-
-    def _longest_drain(self) -> float:
+    @property
+    def longest_drain(self) -> float:
         """Return the seconds within which every model has let its requests end, as the file says, or was ended."""
         models = [model for app in self.file.applications if app.config is not None for model in app.config.models]
         return max((model.graceful_shutdown_timeout_s for model in models), default=_DRAIN) + _DRAIN
@@ -166,18 +160,32 @@ def _reports(app: FileApplication, running: Any | None) -> Iterator[Report]:
     states: list[Report] = []
     for name, deployment in running.deployments.items():
         state = _STATES.get(deployment.status.value, "starting")
+        reason = "" if state == "ready" else short_reason(deployment.message)
+        if deployment.status.value == _UNHEALTHY and deployment.replica_states.get("RUNNING", 0) > 0:
+            state, reason = "ready", _REPLACING
         if not names or name in names or state == "failed":  # a gateway is worth telling of where it fails
-            reason = "" if state == "ready" else short_reason(deployment.message)
             states.append(Report(app.name, names.get(name, name), state, reason))
     if len(states) > 1:
         yield from states
     whole = _STATES.get(running.status.value, "starting")
     if whole == "failed" and any(one.state == "starting" for one in states):
         whole = "starting"  # it is not known yet what will serve
-    reason = "" if whole == "ready" else next((one.reason for one in states if one.reason), "")
+    if running.status.value == _UNHEALTHY and all(one.state == "ready" for one in states):
+        whole = "ready"
+    reasons = [one.reason for one in states if one.reason and (one.state != "ready" or whole == "ready")]
+    reason = next(iter(reasons), "")
     if whole == "failed" and not reason:  # it could not even be built
         reason = short_reason(running.message)
     yield Report(app.name, None, whole, reason)
+
+
+def failure(name: str = "default") -> str:
+    """Return why an application of a running Serve failed; empty where Serve does not tell."""
+    running = serve.status().applications.get(name)
+    if running is None:
+        return ""
+    failed = [one.message for one in running.deployments.values() if _STATES.get(one.status.value) == "failed"]
+    return next(filter(None, map(short_reason, [*failed, running.message])), "")
 
 
 def short_reason(message: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ray import serve
@@ -51,6 +52,35 @@ def run(
     """
     ensure_serve(topology, host=host, port=port)
     return serve.run(app, name=name, route_prefix=route_prefix, blocking=blocking, **options)
+
+
+def is_running() -> bool:
+    """Tell whether Serve runs on the cluster that this process is connected to."""
+    return _ray_private.running_controller() is not None
+
+
+def take_down(name: str = "default", *, drain: float) -> bool:
+    """Delete an application: it takes no more requests, and its replicas end those they have.
+
+    Args:
+        name: The application's name; one that does not run is gone already.
+        drain: Seconds to wait for the replicas, which have the ``graceful_shutdown_timeout_s`` they were given.
+
+    Returns:
+        Whether all of it is gone; what is not has requests in flight.
+    """
+    serve.delete(name, _blocking=False)
+    return wait_until_gone([name], drain)
+
+
+def wait_until_gone(names: Collection[str], seconds: float) -> bool:
+    """Wait until Serve has no application of these names any more; tell whether it has none."""
+    end = time.monotonic() + seconds
+    while not serve.status().applications.keys().isdisjoint(names):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def ensure_serve(
