@@ -8,9 +8,9 @@ before it have been replaced. The search keeps the best limit known between one 
 - then it tries the middle of the wider gap, until both are within a tenth;
 - then it stays, and looks a quarter above and below ever more rarely, for endpoints change.
 
-A limit at which more than a tenth of the attempts are refused (429, 503, timeouts, broken connections) is given up at
-once; where it was the best known, the search goes on below it. Windows in which places stayed empty teach nothing: the
-callers, not the endpoint, were what was slow.
+A limit at which more than a tenth of the attempts are refused (429) or lost (503, timeouts, broken connections) is
+given up at once; where it was the best known, the search goes on below it. An outage, see :mod:`.outage`, teaches
+nothing, nor do windows in which places stayed empty: the callers, not the endpoint, were what was slow.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-Verdict = Literal["ok", "refused", "void"]
-"""How an attempt ended: answered; refused by an endpoint that cannot keep up; or in a way that says nothing of that."""
+from .outage import Outage
+
+Verdict = Literal["ok", "refused", "lost", "void"]
+"""How an attempt ended: answered; refused by an endpoint that cannot keep up; lost, for that reason or because there is
+none at present; or in a way that says nothing of that."""
 
 
 class Began(NamedTuple):
@@ -55,6 +58,8 @@ _ALONE: Final = 0.95
 _FORGET: Final = 0.99
 _SLOW: Final = 1 / 16
 """Seconds per request in flight after which an endpoint that neither answers nor refuses gets more at the start."""
+_SEARCH: Final = ("_best", "_score", "_error", "_low", "_high", "_step", "_stayed", "_patience", "_rate", "_lowest")
+"""What an outage leaves as it was."""
 
 
 class Adaptive:
@@ -81,6 +86,7 @@ class Adaptive:
         self._since = self._start = self._moved = clock()
         self._fresh = self._refused = self._full = self._peak = 0
         self._latency = self._squares = self._area = 0.0
+        self._outage = Outage(self._since)
 
     def began(self) -> Began:
         """Take note that an attempt is sent; returns what :meth:`ended` wants to know of it."""
@@ -89,12 +95,14 @@ class Adaptive:
     def ended(self, began: Began, verdict: Verdict, *, full: bool) -> None:
         """Take note of how an attempt ended; ``full``: every place was taken."""
         now = self._move(-1)
+        if verdict == "ok" and self._comes_back(began, now):
+            return
         if verdict == "void" or began.window != self._window:
             return
-        if verdict == "refused":
+        if verdict != "ok":
             self._refused += 1
             if self._refused > max(2, _REFUSED * self._peak):
-                self._give_up()
+                self._too_much(now, lost=verdict == "lost")
             return
         self._fresh += 1
         before, wanted = self._sizes()
@@ -113,6 +121,7 @@ class Adaptive:
                 answered = count / (count + self._refused)
                 mean = self._latency / count
                 spread = max(0.0, self._squares / count / mean**2 - 1)
+                self._outage.none()
                 self._measured(in_flight / mean * answered**2, math.sqrt(spread / count))
             self._began_window()
 
@@ -207,6 +216,34 @@ class Adaptive:
         self._low = self._high = None
         self._step = _LOOK
         self._stayed = 0
+
+    def _comes_back(self, began: Began, now: float) -> bool:
+        """Take note of an answer; tell whether it only shows how far an endpoint that was out is back."""
+        limit = self._outage.answered(began.window, now - began.moment, now, self.limit)
+        if limit is not None:
+            self.limit = limit
+            self._began_window()
+        elif self._outage.back and began.window == self._window:
+            search = self._outage.round_over()
+            if search is not None:
+                for name, value in search.items():
+                    setattr(self, name, value)
+                self.limit = self._best
+                self._outage.restored(now)
+                self._began_window()
+        return self._outage.back or limit is not None
+
+    def _too_much(self, now: float, *, lost: bool) -> None:
+        """Send less; ``lost``: it may be an outage, in which this happens once, and is forgotten afterwards."""
+        if not lost:
+            self._outage.none()
+            self._give_up()
+        elif self._outage.may_reduce(now):
+            search, best = {name: getattr(self, name) for name in _SEARCH}, self._best
+            self._give_up()
+            self._outage.reduced(now, search, best, self._window)
+        else:
+            self._began_window()
 
     def _give_up(self) -> None:
         """Go back to the best limit; below it, where that is what was refused."""

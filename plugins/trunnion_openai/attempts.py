@@ -124,8 +124,8 @@ class Attempts:
     def _judge(self, error: TrunnionError) -> bool:
         """End the attempt, and tell whether the engine sends less because of it and the like."""
         began, control = self._began, self._shared.gate.control
-        refused = error.retryable and isinstance(error, (Overloaded, Transient))
-        self.over("refused" if refused else "void")
+        passing = error.retryable and isinstance(error, (Overloaded, Transient))
+        self.over(("lost" if isinstance(error, Transient) else "refused") if passing else "void")
         lesson = (
             isinstance(error, Overloaded)
             and began is not None

@@ -19,14 +19,16 @@ class Endpoint:
     """Answer callers who always have another request, in virtual time.
 
     It does ``knee`` requests at once. Beyond, it lets them wait ("queue"), does all of them slower ("slow"), or refuses
-    them ("refuse"); "smooth" has no knee: each one more makes all a little slower.
+    them ("refuse"), or drops them ("drop"); "smooth" has no knee: each one more makes all a little slower. While it is
+    ``down``, connections are refused, and those that were there broke.
     """
 
     def __init__(self, knee, beyond, *, lengths=None):
         self.knee, self.beyond = knee, beyond
         self.now = 0.0
-        self.served = self.refused = self.busy = self.in_flight = 0
+        self.served = self.refused = self.busy = self.in_flight = self.asleep = 0
         self._lengths = lengths
+        self.down = False
         self._queue, self._events, self._order = [], [], itertools.count()
 
     def _seconds(self):
@@ -39,8 +41,8 @@ class Endpoint:
     def _send(self, control):
         began = control.began()
         self.in_flight += 1
-        if self.beyond == "refuse" and self.busy >= self.knee:
-            self._after(0.002, "refused", began)
+        if self.down or (self.beyond in ("refuse", "drop") and self.busy >= self.knee):
+            self._after(0.002, "lost" if self.down or self.beyond == "drop" else "refused", began)
             return
         self.busy += 1
         if self.beyond == "queue" and self.busy > self.knee:
@@ -48,17 +50,27 @@ class Endpoint:
         else:
             self._after(self._seconds(), "ok", began)
 
+    def go_down(self):
+        """Break what is there."""
+        self.down = True
+        broken = [began for _, _, what, began in self._events if what == "ok"] + self._queue
+        self._events = [event for event in self._events if event[2] != "ok"]
+        heapq.heapify(self._events)
+        self._queue, self.busy = [], 0
+        for began in broken:
+            self._after(0.0, "lost", began)
+
     def run(self, control, seconds):
         """Serve for so long; returns the requests answered per second."""
-        served, ends, asleep = self.served, self.now + seconds, 0
+        served, ends = self.served, self.now + seconds
         while self.now < ends:
-            while self.in_flight + asleep < control.limit:
+            while self.in_flight + self.asleep < control.limit:
                 self._send(control)
             self.now, _, what, began = heapq.heappop(self._events)
             if what == "awake":
-                asleep -= 1
+                self.asleep -= 1
                 continue
-            full = self.in_flight + asleep >= control.limit
+            full = self.in_flight + self.asleep >= control.limit
             self.in_flight -= 1
             if what == "ok":
                 self.busy -= 1
@@ -67,7 +79,7 @@ class Endpoint:
                     self._after(self._seconds(), "ok", self._queue.pop(0))
             else:
                 self.refused += 1
-                asleep += 1
+                self.asleep += 1
                 self._after(0.05, "awake", None)
             control.ended(began, what, full=full)
         return (self.served - served) / seconds
@@ -86,7 +98,7 @@ def best(knee, beyond):
     return max(Endpoint(knee, beyond).run(Fixed(limit), 20.0) for limit in limits)
 
 
-@pytest.mark.parametrize("beyond", ["queue", "slow", "refuse", "smooth"])
+@pytest.mark.parametrize("beyond", ["queue", "slow", "refuse", "drop", "smooth"])
 @pytest.mark.parametrize("knee", [2, 7, 24, 40, 80])
 def test_it_does_as_well_as_the_best_fixed_number(knee, beyond):
     learn = 60.0 if knee > 2 else 240.0  # at 16 in flight such an endpoint does but two requests a second
@@ -136,6 +148,58 @@ def test_it_comes_back_from_an_outage():
     endpoint.knee = 64
     endpoint.run(control, 60.0)
     assert endpoint.run(control, 30.0) >= 0.9 * 64 / SECONDS
+
+
+@pytest.mark.parametrize("seconds", [0.3, 3.0, 30.0])
+@pytest.mark.parametrize("beyond", ["queue", "slow", "drop"])
+def test_what_an_outage_breaks_is_forgotten_once_it_is_over(beyond, seconds):
+    endpoint = Endpoint(64, beyond)
+    control, _ = settled(endpoint, learn=30.0, seconds=1.0)
+    before = control.limit
+    endpoint.go_down()
+    endpoint.run(control, seconds)
+    endpoint.down = False
+    rate = endpoint.run(control, 1.0)  # ten times what an answer takes
+    assert control.limit >= before / 2
+    assert rate >= 0.4 * 64 / SECONDS
+    assert endpoint.run(control, 10.0) >= 0.9 * 64 / SECONDS
+
+
+def test_an_outage_while_it_still_climbs_does_not_end_the_climb():
+    source = random.Random(5)
+    endpoint = Endpoint(300, "queue", lengths=lambda: source.uniform(0.5, 1.5))
+    control = Adaptive(512, clock=lambda: endpoint.now)
+    while control.limit < 64:
+        endpoint.run(control, 0.05)
+    endpoint.go_down()
+    endpoint.run(control, 3.0)
+    endpoint.down = False
+    endpoint.run(control, 3.0)
+    assert control.limit >= 256
+
+
+def test_an_endpoint_that_stops_gently_gets_as_much_when_it_is_back():
+    """What it has is answered, while nothing new is taken."""
+    source = random.Random(5)
+    endpoint = Endpoint(64, "queue", lengths=lambda: source.uniform(0.2, 1.8))
+    control, _ = settled(endpoint, learn=30.0, seconds=1.0)
+    before = control.limit
+    endpoint.down = True
+    endpoint.run(control, 3.0)
+    endpoint.down = False
+    endpoint.run(control, 1.0)
+    assert control.limit >= before / 2
+
+
+def test_losses_alone_send_less_once_and_then_ever_less_if_it_lasts():
+    endpoint = Endpoint(64, "queue")
+    control, _ = settled(endpoint, learn=30.0, seconds=1.0)
+    before = control.limit
+    endpoint.go_down()
+    endpoint.run(control, 3.0)
+    assert before / 2 < control.limit < before
+    endpoint.run(control, 100.0)  # an endpoint that hangs of too much needs that as well
+    assert control.limit < before / 8
 
 
 def test_it_starts_small_and_never_exceeds_the_ceiling():
