@@ -39,6 +39,14 @@ class Recovery(BaseModel):
         ge=0,
         description="New engines in a row without one answered row in between, before the job ends.",
     )
+    max_unreachable_rows: int | None = Field(
+        default=100,
+        ge=1,
+        description="Rows that fail one after the other, after their repetitions, because the engine cannot be reached "
+        "(no connection, no answer in time, 502 to 504 of a gateway), before the job ends; all that are in flight, if "
+        "those are fewer, but 10 at least. An answer in between, or a refusal by the engine itself, counts from 0 "
+        "again. None: the job goes on, and such rows fail.",
+    )
 
 
 NO_RECOVERY = Recovery(row_retries=0, max_engine_restarts=0)

@@ -28,6 +28,7 @@ from trunnion.row_tasks import RowAnswer, RowRequest
 
 from .admission import ALONE, Admission
 from .recovery import Recovery
+from .unreachable import Unreachable
 
 logger = logging.getLogger("trunnion.batch")
 
@@ -115,6 +116,9 @@ class Supervisor:
         self._stopping = False
         self._told: float | None = None
         self._untold = 0
+        self._rows = 0
+        self._unreachable = Unreachable(recovery.max_unreachable_rows)
+        self._over = asyncio.Event()
 
     @property
     def pipeline(self) -> Pipeline:
@@ -224,6 +228,24 @@ class Supervisor:
     async def _persist(
         self, ask: Callable[[Pipeline, float | None], Awaitable[T]], deaths: int, watch: SuspectWatch | None
     ) -> T:
+        """Answer one row, and end the job where rows fail only because the engine cannot be reached."""
+        self._rows += 1
+        try:
+            answer = await self._repeat(ask, deaths, watch)
+        except TrunnionError as error:
+            broken = self._unreachable.failed(error, self._rows)
+            if broken is None:
+                raise
+            self._abandon(broken)
+            raise EngineGone(broken) from error
+        finally:
+            self._rows -= 1
+        self._unreachable.answered()
+        return answer
+
+    async def _repeat(
+        self, ask: Callable[[Pipeline, float | None], Awaitable[T]], deaths: int, watch: SuspectWatch | None
+    ) -> T:
         deadline: float | None = None
         repeated = 0
         if deaths > ALONE:
@@ -260,7 +282,9 @@ class Supervisor:
                 self._admission.leave(level)
                 if level and watch is not None:
                     watch.left()
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._over.wait()
 
     async def _attempt(
         self, engine: _Running, ask: Callable[[Pipeline, float | None], Awaitable[T]], deadline: float | None
@@ -294,15 +318,31 @@ class Supervisor:
         self.deaths += 1
         self._in_a_row += 1
         suspects = self._admission.running
-        self._admission.close()
-        for task in list(engine.tasks):  # those that the engine did not tell, or that wait for a hung one
-            if task is not asyncio.current_task():
-                task.cancel()
+        self._take_back(engine)
         if self._stopping:
-            self._admission.fail(EngineGone(error))
+            self._end(error)
             return
         self._tell_death(suspects, error)
         self._spawn(self._replace(engine, error, suspects))
+
+    def _take_back(self, engine: _Running) -> None:
+        """Let no row in, and interrupt those that the engine has and did not tell: they may wait for a hung one."""
+        self._admission.close()
+        for task in list(engine.tasks):
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _abandon(self, error: EngineDead) -> None:
+        """Give an engine up that lives, but answers nobody."""
+        engine = self._engine
+        if engine is not None and engine.dead is None:
+            engine.dead = error
+            self._take_back(engine)
+        self._end(error)
+
+    def _end(self, error: TrunnionError) -> None:
+        self._admission.fail(EngineGone(error))
+        self._over.set()
 
     def _tell_death(self, suspects: int, error: EngineDead) -> None:
         """Log a death, but not each one where engines die in a row."""
@@ -319,7 +359,7 @@ class Supervisor:
             await asyncio.wait_for(dead.pipeline.stop(), _STOP_SECONDS)
         while True:
             if self._in_a_row > self._recovery.max_engine_restarts:
-                self._admission.fail(EngineGone(_given_up(error, self._in_a_row)))
+                self._end(_given_up(error, self._in_a_row))
                 return
             try:
                 pipeline = await self._opener(self._spec)

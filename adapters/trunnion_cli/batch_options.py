@@ -78,6 +78,15 @@ MaxRestarts = Annotated[
     int | None,
     typer.Option(min=0, metavar="N", help="New engines in a row, without an answered row, before the run ends; 5."),
 ]
+MaxUnreachable = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Rows that fail one after the other because the engine cannot be reached, before the run ends; 100. 0: "
+        "never.",
+    ),
+]
 Summary = Annotated[
     str | None,
     typer.Option(
@@ -87,7 +96,11 @@ Summary = Annotated[
 
 
 def recovery_settings(
-    retries: int | None, row_timeout: float | None, stall_timeout: float | None, max_restarts: int | None
+    retries: int | None,
+    row_timeout: float | None,
+    stall_timeout: float | None,
+    max_restarts: int | None,
+    max_unreachable: int | None,
 ) -> Any:
     """Return the settings of :class:`~trunnion_batch.recovery.Recovery` that were given."""
     from trunnion_batch.recovery import Recovery
@@ -98,7 +111,10 @@ def recovery_settings(
         "stall_timeout": stall_timeout,
         "max_engine_restarts": max_restarts,
     }
-    return Recovery(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    if max_unreachable is not None:
+        given["max_unreachable_rows"] = max_unreachable or None
+    return Recovery(**given)
 
 
 def summary_path(given: str | None, output: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from trunnion.errors import ConfigError, EngineDead, InvalidArgument, TrunnionError
 from trunnion_batch.account import TOO_MANY_ERRORS
 from trunnion_batch.row_output import MISFIT
+from trunnion_batch.unreachable import UNREACHABLE
 
 
 def going_on(journal: str, answers: int | None, error: BaseException | None, stop_flag: str) -> str | None:
@@ -27,6 +28,8 @@ def going_on(journal: str, answers: int | None, error: BaseException | None, sto
             do = "mend the rows that fail or raise --max-error-rate, and run the command again"
         elif error.code == MISFIT:
             do = "name an OUTPUT that ends in .jsonl or mend that column, and run the command again"
+        elif error.code == UNREACHABLE:
+            do = "see to it that the engine can be reached, and run the same command again"
         elif isinstance(error, EngineDead):
             do = "see to the engine, and run the same command again"
         elif isinstance(error, InvalidArgument) and not isinstance(error, ConfigError):

@@ -123,4 +123,6 @@ def _kept(given: JobFile) -> str:
     if given.cache is not None:
         which = "all rows" if given.share == "all" else "rows that are greedy or have a seed"
         kept += f"; {which} share answers through {given.cache}"
-    return f"a failed row {failed}; a dead engine is replaced, {restarts} times in a row at most; {kept}"
+    alone = given.recovery.max_unreachable_rows
+    ends = "" if alone is None else f"; {alone} rows in a row that fail because it cannot be reached end the run"
+    return f"a failed row {failed}; a dead engine is replaced, {restarts} times in a row at most{ends}; {kept}"

@@ -15,6 +15,7 @@ from .batch_options import (
     JournalOption,
     MaxErrorRate,
     MaxRestarts,
+    MaxUnreachable,
     OnError,
     Retries,
     RowTimeout,
@@ -106,6 +107,7 @@ def run(
     row_timeout: RowTimeout = None,
     stall_timeout: StallTimeout = None,
     max_restarts: MaxRestarts = None,
+    max_unreachable: MaxUnreachable = None,
     summary: Summary = None,
     overwrite: Annotated[
         bool,
@@ -163,7 +165,7 @@ def run(
         dead_letters=dead_letters,
         max_error_rate=max_error_rate,
         summary=summary,
-        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts),
+        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts, max_unreachable),
     )
     _run(job, overwrite=overwrite, explain=explain)
 
@@ -176,7 +178,8 @@ _FLAGS = {
     "journal": "journal", "cache": "cache",
     "deduplicate": "deduplicate", "share": "share", "dead_letters": "dead_letters", "max_error_rate": "max_error_rate",
     "retries": "recovery.row_retries", "row_timeout": "recovery.row_timeout", "replicas": "replicas",
-    "stall_timeout": "recovery.stall_timeout", "max_restarts": "recovery.max_engine_restarts", "summary": "summary",
+    "stall_timeout": "recovery.stall_timeout", "max_restarts": "recovery.max_engine_restarts",
+    "max_unreachable": "recovery.max_unreachable_rows", "summary": "summary",
 }  # fmt: skip
 """What a job file calls the parameters of :func:`run`."""
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}

@@ -15,6 +15,7 @@ from .batch_options import (
     JournalOption,
     MaxErrorRate,
     MaxRestarts,
+    MaxUnreachable,
     Retries,
     RowTimeout,
     StallTimeout,
@@ -70,6 +71,7 @@ def run_batch(
     row_timeout: RowTimeout = None,
     stall_timeout: StallTimeout = None,
     max_restarts: MaxRestarts = None,
+    max_unreachable: MaxUnreachable = None,
     summary: Summary = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     verbose: Verbose = False,  # noqa: ARG001 - kept by its callback
@@ -78,8 +80,9 @@ def run_batch(
     """Answer the requests of an OpenAI batch file: chat, completions, embeddings, scores, rankings and labels.
 
     Responses are written as they come, into FILE.partial, which takes its name at the end. What was answered is kept in
-    a journal beside it until then, so that a run that was stopped goes on when the same command is given again. Ends
-    with 1 if every line failed, and with 130 if Ctrl-C stopped it.
+    a journal beside it until then, so that a run that was stopped goes on when the same command is given again. It
+    stays where lines failed in a way that may pass: with --overwrite the same command asks these alone. Ends with 1 if
+    every line failed, and with 130 if Ctrl-C stopped it.
     """
     from trunnion_batch.account import Account
     from trunnion_batch.batch_files.files import LineFile, LineStream, open_input
@@ -103,11 +106,11 @@ def run_batch(
     check_summary(account_file, overwrite=overwrite)
     spec = build_spec(engine, model, settings, adapter, batch=True)
     account = Account(max_error_rate=max_error_rate)
-    recovery = recovery_settings(retries, row_timeout, stall_timeout, max_restarts)
+    recovery = recovery_settings(retries, row_timeout, stall_timeout, max_restarts, max_unreachable)
     job = _Job(
         spec=spec,
         hooks=hook_settings(hook),
-        name=served_model_name or Path(spec.model or spec.engine).name,
+        name=served_model_name or (Path(spec.model).name if spec.model else None),
         descriptor=descriptor,
         results=LineStream(claim_stdout_bytes())
         if to_stdout
@@ -135,7 +138,7 @@ class _Job:
 
     spec: EngineSpec
     hooks: dict[str, Any]
-    name: str
+    name: str | None
     descriptor: int
     results: LineFile | LineStream
     errors: LineFile
@@ -149,6 +152,7 @@ class _Job:
     summary: Path | None
     n_in: int = 0
     partial: bool = False
+    passing: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     kept: JournalStats | None = None
 
@@ -165,7 +169,7 @@ class _Job:
         else:
             self.results.commit()
             self.errors.commit()
-            if self.journal_ends and self.journal is not None:
+            if self.journal_ends and self.journal is not None and not self._may_go_on():
                 shutil.rmtree(self.journal, ignore_errors=True)
         self.progress.tell(self.n_in, partial=self.partial)
         self._write_summary()
@@ -175,6 +179,18 @@ class _Job:
         if not self.partial:
             say(f"{self.results.lines} responses" + (f" in {self.results.path}" if self.results.path else ""))
             say(f"{self.errors.lines} failed lines in {self.errors.path}")
+            if self.journal is not None and self._may_go_on():
+                say(
+                    f"{self.passing} of them may be answered another time: the same command with --overwrite asks "
+                    f"these alone, and takes the answers of the others from the journal {self.journal}"
+                )
+
+    def _may_go_on(self) -> bool:
+        """Tell whether another run would have lines to ask and others to take from the journal."""
+        return bool(self.passing and self._known_answers())
+
+    def _known_answers(self) -> int:
+        return 0 if self.kept is None else self.kept.found + self.kept.recorded
 
     def _keep(self, error: BaseException | None = None) -> None:
         kept = [str(path) for path in (self.results.abandon(), self.errors.abandon()) if path is not None]
@@ -183,8 +199,7 @@ class _Job:
         if self.journal is not None:
             from .going_on import going_on
 
-            answers = 0 if self.kept is None else self.kept.found + self.kept.recorded
-            line = going_on(self.journal, answers, error, "--strict")
+            line = going_on(self.journal, self._known_answers(), error, "--strict")
             if line is not None:
                 say(line)
 
@@ -220,7 +235,8 @@ class _Job:
                 gc.freeze()
                 self.account.prices = pipeline.info.details.get("prices")
                 batch = BatchFileRun(
-                    SupervisedModel(self.name, supervisor),
+                    # An endpoint that serves one model is asked for that: lines call it as the endpoint does.
+                    SupervisedModel(self.name or pipeline.info.model or self.spec.engine, supervisor),
                     self.spec,
                     self.results,
                     self.errors,
@@ -237,7 +253,7 @@ class _Job:
                         await batch.run(read_ahead(read_lines(self.descriptor)))
                     finally:
                         self.n_in = batch.n_in
-                        self.partial = batch.draining
+                        self.partial, self.passing = batch.draining, batch.passing
                         self.facts["engine_restarts"] = supervisor.deaths
             finally:
                 interrupts.gently = None

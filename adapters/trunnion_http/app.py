@@ -231,7 +231,9 @@ class App:
             # The client waits still, so it was not the one who gave up: the engine is being stopped.
             error = Transient(error.message, param=error.param, retry_after=error.retry_after or 1.0)
         if error.http_status >= 500:  # noqa: PLR2004 - HTTP's server errors
-            logger.warning("request %s failed: %s: %s", call.request_id, type(error).__name__, error)
+            # The lines of a batch tell their errors in its files: a log of them all would hide what else is in it.
+            level = logging.WARNING if call.inside is None else logging.INFO
+            logger.log(level, "request %s failed: %s: %s", call.request_id, type(error).__name__, error)
         if call.account is not None:
             call.account.error = error
         headers = None

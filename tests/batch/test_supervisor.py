@@ -144,6 +144,98 @@ async def test_a_job_goes_on_as_long_as_rows_are_answered_in_between(supervised,
     assert supervisor.deaths == 12
 
 
+def refusing(lab, *errors):
+    """Have each attempt fail with the next of the errors, and be answered where that is None."""
+    pipeline = lab.pipelines[0]
+    generate, given = pipeline.generate, iter(errors)
+
+    async def refused(item):
+        error = next(given)
+        await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        async for event in generate(item):
+            yield event
+
+    pipeline.generate = refused
+
+
+def gone(text="nobody answers"):
+    return Transient(text)
+
+
+@pytest.mark.parametrize(("limit", "rows", "failed"), [(30, 100, 29), (5, 100, 4), (100, 40, 39), (100, 12, 11)])
+async def test_rows_that_only_fail_because_nobody_answers_end_the_job(supervised, ask, limit, rows, failed):
+    supervisor, lab = await supervised(row_retries=0, max_unreachable_rows=limit)
+    refusing(lab, *(gone() for _ in range(100)))
+    answers = await everything(supervisor, [ask(f"row {i}") for i in range(rows)])
+    kinds = [type(answer) for answer in answers]
+    assert (kinds.count(Transient), kinds.count(EngineGone)) == (failed, rows - failed)
+    error = next(one for one in answers if isinstance(one, EngineGone)).error
+    assert (type(error), error.code, error.param) == (EngineDead, "engine_unreachable", "max_unreachable_rows")
+    assert f"{failed + 1} rows failed one after the other" in str(error)
+    with pytest.raises(EngineGone):
+        await supervisor.complete(ask("late"))
+
+
+async def test_rows_that_wait_are_told_at_once_that_nobody_answers(supervised, ask):
+    """Their next attempt is an hour away."""
+    supervisor, lab = await supervised(row_retries=1, retry_backoff=0.0, max_unreachable_rows=10)
+    later = Transient("come back", retry_after=3600.0)
+    refusing(lab, *(later for _ in range(5)), *(gone() for _ in range(40)))
+    answers = await everything(supervisor, [ask(f"row {i}") for i in range(25)])
+    assert [type(answer) for answer in answers[:5]] == [EngineGone] * 5
+
+
+async def test_few_rows_do_not_end_a_job(supervised, ask):
+    supervisor, lab = await supervised(row_retries=0)
+    refusing(lab, *(gone() for _ in range(9)))
+    for index in range(9):
+        (answer,) = await everything(supervisor, [ask(f"row {index}")])
+        assert type(answer) is Transient
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        None,
+        Overloaded("too many"),
+        InvalidArgument("no such field", details={"status": 400}),
+    ],
+)
+async def test_an_answer_in_between_shows_that_the_engine_is_there(supervised, ask, between):
+    supervisor, lab = await supervised(row_retries=0, max_unreachable_rows=5)
+    refusing(lab, *([gone()] * 4 + [between]) * 4)
+    for index in range(20):
+        (answer,) = await everything(supervisor, [ask(f"row {index}")])
+        assert type(answer) is not EngineGone
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidArgument("no such field", details={"status": 400}),
+        InvalidArgument("wrong"),
+        Overloaded("too many"),
+        DeadlineExceeded("too long"),
+        Transient("an image cannot be fetched", param="media.image"),
+        Transient("for good", retryable=False),
+    ],
+)
+async def test_rows_that_fail_for_reasons_of_their_own_do_not_end_a_job(supervised, ask, error):
+    supervisor, lab = await supervised(row_retries=0, max_unreachable_rows=1)
+    refusing(lab, *[error] * 30)
+    answers = await everything(supervisor, [ask(f"row {i}") for i in range(30)])
+    assert {type(answer) for answer in answers} == {type(error)}
+
+
+async def test_it_may_be_switched_off(supervised, ask):
+    supervisor, lab = await supervised(row_retries=0, max_unreachable_rows=None)
+    refusing(lab, *[gone()] * 300)
+    answers = await everything(supervisor, [ask(f"row {i}") for i in range(300)])
+    assert {type(answer) for answer in answers} == {Transient}
+
+
 async def test_engines_that_die_in_a_row_are_not_told_one_by_one(supervised, ask, caplog):
     supervisor, _ = await supervised({"fault": "crash"}, max_engine_restarts=4)
     await everything(supervisor, [ask(f"row {i}") for i in range(30)])

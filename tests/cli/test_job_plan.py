@@ -78,6 +78,8 @@ def test_each_setting_is_told(tmp_path):
     assert "ends the run" in planned(tmp_path, on_error="raise")
     assert "more than 10% of them end the run" in planned(tmp_path, max_error_rate=0.1)
     assert "replaced, 2 times in a row" in planned(tmp_path, recovery={"max_engine_restarts": 2})
+    assert "100 rows in a row that fail because it cannot be reached" in planned(tmp_path)
+    assert "cannot be reached" not in planned(tmp_path, recovery={"max_unreachable_rows": None})
     assert "nothing is kept" in planned(tmp_path)
     assert "twice the rows" in planned(tmp_path)
     assert "in flight: twice" not in planned(tmp_path, prefix_window=10)

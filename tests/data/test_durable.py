@@ -14,7 +14,7 @@ import pytest
 from data_sim import sim_config
 
 from trunnion.errors import ConfigError, EngineDead, InternalError, Overloaded, TrunnionError
-from trunnion_ray.data import build_processor, find_error
+from trunnion_ray.data import ProcessorConfig, build_processor, find_error
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:Use 'expr'")]
 
@@ -162,6 +162,26 @@ def test_replicas_whose_process_ends_with_every_row_end_the_job(data, tmp_path):
     with pytest.raises(EngineDead, match="process ended 3 times without an answered row") as caught:
         build_processor(config, prompt).run(data.range(100), str(tmp_path / "out.jsonl"))
     assert caught.value.param == "max_engine_restarts"
+
+
+@pytest.mark.parametrize("limit", [20, None])
+def test_an_endpoint_that_nobody_reaches_ends_the_job(data, tmp_path, limit):
+    config = ProcessorConfig(
+        engine="openai",
+        model="m",
+        config={"base_url": "http://127.0.0.1:9/v1", "check_endpoint": False, "max_retries": 0},
+        sampling={"max_tokens": 4},
+        recovery={"row_retries": 0, "max_unreachable_rows": limit},
+        batch_size=8,
+    )
+    run = build_processor(config, prompt).run
+    output = str(tmp_path / "out.jsonl")
+    if limit is None:
+        assert run(data.range(100), output)["failed"] == 100
+        return
+    with pytest.raises(EngineDead, match="failed one after the other because the engine cannot be reached") as caught:
+        run(data.range(100), output)
+    assert caught.value.param == "max_unreachable_rows"
 
 
 def test_too_many_errors_end_the_job_and_the_journal_has_the_rest(data, tmp_path):

@@ -72,6 +72,7 @@ class BatchFileRun:
     Attributes:
         n_in: Lines read so far; empty ones do not count.
         draining: Whether no further lines are begun.
+        passing: Lines that failed in a way that may pass.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class BatchFileRun:
         """
         self.n_in = 0
         self.draining = False
+        self.passing = 0
         self._app = create_app([model], HTTPSettings(disconnect_interval=_NEVER, max_body_bytes=1 << 30))
         self._model = model
         self._results = results
@@ -202,10 +204,10 @@ class BatchFileRun:
         known = None if self._journal is None else self._journal.take_packed(key)
         request_id = key.hex()
         if known is not None:
-            status, body = _OK, known
+            status, body, passes = _OK, known, False
         else:
             reply = await ask(self._app, line, request_id)
-            status, body = reply.status, reply.body
+            status, body, passes = reply.status, reply.body, reply.retryable
             if self._model.gone is not None:
                 raise self._model.gone
             if status == _OK and self._journal is not None:
@@ -223,6 +225,7 @@ class BatchFileRun:
             self._account.add(columns, replayed=known is not None)
         else:
             self._errors.write(written)
+            self.passing += passes
             told = _error.decode(body).error
             self._count(told.code or str(status), f"{line.custom_id}: {told.message}", line.number)
 

@@ -1,0 +1,78 @@
+"""Endpoints that nobody reaches, and runs that go on where it was so: of rows and of batch files."""
+
+import json
+
+import pytest
+from cli_lines import wait_for_line
+
+NOBODY = (
+    "--engine", "openai", "--set", "base_url=http://127.0.0.1:9/v1", "--set", "check_endpoint=false",
+    "--set", "max_retries=0", "--retries", "0",
+)  # fmt: skip
+BATCH = ("run-batch", "-i", "in.jsonl", "-o", "out.jsonl")
+
+
+def rows(count):
+    return [{"prompt": f"number {i}."} for i in range(count)]
+
+
+def lines(count, model="m"):
+    body = {"model": model, "max_tokens": 4}
+    return [
+        {"custom_id": f"id-{i}", "url": "/v1/completions", "body": {**body, "prompt": f"number {i}."}}
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["rows", "batch"])
+def test_a_run_ends_where_nobody_answers(cli, kind):
+    cli.write("in.jsonl", rows(60) if kind == "rows" else lines(60))
+    if kind == "rows":
+        command = ("run", "in.jsonl", "out.jsonl", "m", *NOBODY, "--sampling", "max_tokens=4")
+    else:
+        command = (*BATCH, "--model", "m", *NOBODY)
+    result = cli.run(*command, "--max-unreachable", "20")
+    assert result.code == 1, result
+    assert "error: 20 rows failed one after the other because the engine cannot be reached" in result.err
+    assert not (cli.folder / "out.jsonl").exists()
+    assert json.loads((cli.folder / "out.summary.json").read_text())["partial"] is True
+    assert result.err.count("\n") < 8
+    result = cli.run(*command, "--max-unreachable", "0")
+    assert "60 rows in = 0 ok + 60 failed" in result.err
+
+
+def test_lines_that_may_be_answered_another_time_keep_the_journal(cli):
+    cli.write("in.jsonl", lines(40, "sim"))
+    refuses = 'faults=[{"kind": "refuse", "marker": "number 7."}, {"kind": "die", "marker": "number 8."}]'
+    result = cli.run(*BATCH, "--engine", "sim", "--set", refuses, "--retries", "0")
+    assert result.code == 0, result
+    assert "2 of them may be answered another time: the same command with --overwrite asks these alone" in result.err
+    assert {row["custom_id"] for row in cli.read("out.errors.jsonl")} == {"id-7", "id-8"}
+    assert "WARNING" not in result.err  # the file tells what each of them met
+    result = cli.run(*BATCH, "--engine", "sim")
+    assert result.code == 2
+    assert "replace it with --overwrite" in result.err
+    result = cli.run(*BATCH, "--engine", "sim", "--overwrite")
+    assert result.code == 0, result
+    assert "38 answers of earlier runs are in the journal" in result.err
+    assert json.loads((cli.folder / "out.summary.json").read_text())["replayed"] == 38
+    assert {row["custom_id"] for row in cli.read("out.jsonl")} == {f"id-{i}" for i in range(40)}
+    assert not (cli.folder / "out.jsonl.journal").exists()
+
+
+def test_lines_that_can_never_be_answered_keep_no_journal(cli):
+    cli.write("in.jsonl", [*lines(3, "sim"), {"custom_id": "x"}, *lines(1, "other")])
+    result = cli.run(*BATCH, "--engine", "sim")
+    assert "2 failed lines" in result.err
+    assert "another time" not in result.err
+    assert not (cli.folder / "out.jsonl.journal").exists()
+
+
+def test_lines_call_the_one_model_of_an_endpoint_as_it_does(cli):
+    process = cli.start("serve", "some-model", "--engine", "sim", "--port", "0")
+    url = wait_for_line(process.stderr, "Ctrl-C stops it").partition(" at ")[2].split()[0].removesuffix("/v1")
+    cli.write("in.jsonl", lines(3, "some-model"))
+    result = cli.run(*BATCH, "--engine", "openai", "--set", f"base_url={url}/v1")
+    assert result.code == 0, result
+    assert len(cli.read("out.jsonl")) == 3
+    cli.interrupt(process)
