@@ -121,6 +121,21 @@ def test_a_record_that_was_damaged_is_left_out(tmp_path):
     journal.close()
 
 
+def test_what_is_behind_damage_is_told(tmp_path, caplog):
+    written(str(tmp_path), *((key, answer("text")) for key in KEYS))
+    (segment,) = tmp_path.glob("*.rows")
+    data = segment.read_bytes()
+    Journal(str(tmp_path)).close()
+    assert not caplog.records
+    third = (len(data) - 6) * 2 // 5 + 6  # of five records that are as long as each other
+    segment.write_bytes(data[: third + 40] + b"?" + data[third + 41 :])
+    journal = Journal(str(tmp_path))
+    assert journal.stats.found == 2
+    journal.close()
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert f"{segment}: {len(data) - third} of its {len(data)} bytes, from byte {third} on" in said
+
+
 def test_a_file_that_is_no_segment_is_ignored(tmp_path):
     (tmp_path / "0.rows").write_text("something else, of another program")
     journal = Journal(str(tmp_path))

@@ -1,11 +1,13 @@
 """Append records to files of a folder, and read back what is whole of them.
 
 A record is a key and a payload behind their lengths and a checksum. Whoever was killed while it wrote one leaves a
-piece at the end of its own segment; readers stop there, and nobody ever writes behind it.
+piece at the end of its own segment; readers stop there, and nobody ever writes behind it. Where a disk damaged a
+record, they stop as well, and say how many bytes they leave out: the lengths that lead further cannot be trusted.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import time
@@ -17,6 +19,8 @@ from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from trunnion.errors import ConfigError
 from trunnion_batch.keys import KEY_BYTES
+
+logger = logging.getLogger("trunnion.batch")
 
 MAGIC: Final = b"TRNJ1\n"
 SUFFIX: Final = ".rows"
@@ -37,7 +41,24 @@ def record(key: bytes, payload: bytes) -> bytes:
 
 
 def places(file: BinaryIO) -> Iterator[Place]:
-    """Yield the records of a segment, in the order they were written, as far as they are whole."""
+    """Yield the records of a segment, in the order they were written, as far as they are whole; tell what is not."""
+    offset = 0
+    for place in _whole(file):
+        offset = place.offset + place.length
+        yield place
+    size = os.fstat(file.fileno()).st_size
+    if size > max(offset, len(MAGIC)):
+        logger.warning(
+            "%s: %d of its %d bytes, from byte %d on, are damaged or were cut off; rows whose answers were there are "
+            "asked again",
+            file.name,
+            size - offset,
+            size,
+            offset,
+        )
+
+
+def _whole(file: BinaryIO) -> Iterator[Place]:
     if file.read(len(MAGIC)) != MAGIC:
         return
     offset = len(MAGIC)
