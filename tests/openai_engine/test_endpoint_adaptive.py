@@ -9,6 +9,7 @@ import pytest
 from endpoint_servers import WHOLE, answer, ask, http, scripted
 
 from trunnion import collect
+from trunnion.errors import Transient
 from trunnion_openai.adaptive import START, Adaptive
 from trunnion_openai.gate import Fixed, Gate, Place
 
@@ -336,3 +337,15 @@ async def test_refusals_that_taught_the_engine_are_not_held_against_requests():
         )
         assert [one.text for one in outcomes] == ["Hello"] * 200
         assert engine.load().capacity < START
+
+
+async def test_connections_that_break_are_an_outage_and_no_refusals():
+    async def script(asked, writer):
+        writer.close()
+
+    async with scripted(script) as (_, engine):
+        outcomes = await asyncio.gather(
+            *(collect(engine.generate(ask(final=True))) for _ in range(100)), return_exceptions=True
+        )
+        assert {type(one) for one in outcomes} == {Transient}
+        assert START / 2 < engine.load().capacity < START  # one step for all of them
