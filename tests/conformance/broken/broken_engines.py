@@ -28,7 +28,7 @@ CAPABILITIES = t.Capabilities.of(
 FAULTS = {
     "none": set(),
     "two-terminal-events": {"test_one_terminal_event_and_nothing_after_it[delta]"},
-    "cumulative-deltas": {"test_deltas_concatenate_to_the_full_text", "test_field[sampling.stop]"},
+    "cumulative-deltas": {"test_deltas_concatenate_to_the_full_text"},
     "delta-after-the-end": {"test_one_terminal_event_and_nothing_after_it[delta]"},
     "no-finish-reason": {
         "test_one_terminal_event_and_nothing_after_it[delta]",
