@@ -62,6 +62,19 @@ def ask(board, outlet, body, path="/echo", app=app):
     return line
 
 
+def hang(board, outlet):
+    """Return the line of an app that hangs, and an event that tells its end."""
+    ended = asyncio.Event()
+
+    async def hanging(scope, receive, send):
+        try:
+            await app(scope, receive, send)
+        finally:
+            ended.set()
+
+    return ask(board, outlet, b"a", "/hang", hanging), ended
+
+
 async def read(line):
     pieces = [piece async for piece in line]
     return pieces[0], b"".join(pieces[1:])
@@ -120,30 +133,14 @@ async def test_a_replica_that_hangs_up_in_mid_stream_is_an_error_after_what_came
 
 
 async def test_a_gateway_that_goes_cancels_what_runs_for_it(board, outlet):
-    ended = asyncio.Event()
-
-    async def hanging(scope, receive, send):
-        try:
-            await app(scope, receive, send)
-        finally:
-            ended.set()
-
-    line = ask(board, outlet, b"a", "/hang", hanging)
+    line, ended = hang(board, outlet)
     await anext(line)
     board.close()
     await asyncio.wait_for(ended.wait(), 10)
 
 
 async def test_cancelling_the_line_cancels_the_app(board, outlet):
-    ended = asyncio.Event()
-
-    async def hanging(scope, receive, send):
-        try:
-            await app(scope, receive, send)
-        finally:
-            ended.set()
-
-    line = ask(board, outlet, b"a", "/hang", hanging)
+    line, ended = hang(board, outlet)
     await anext(line)
     line.cancel()
     await asyncio.wait_for(ended.wait(), 10)
