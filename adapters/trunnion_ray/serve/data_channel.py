@@ -59,7 +59,11 @@ class Unreachable(Exception):
 
 
 class Line:
-    """Be one stream's frames, in order: the head, then bytes; what is there together comes together."""
+    """Be one stream's frames, in order: the head, then bytes; what is there together comes together.
+
+    Attributes:
+        source: The connection that its frames come by; None before the first.
+    """
 
     def __init__(self, board: Switchboard, address: ReturnAddress) -> None:
         self._board = board
@@ -71,6 +75,7 @@ class Line:
         self._news = asyncio.Event()
         self._call: Any = None
         self._settling: asyncio.Task[None] | None = None
+        self.source: object = None
 
     def follow(self, call: Awaitable[bool]) -> None:
         """Hear from the call that makes the replica write: it returns False if the replica cannot connect."""
@@ -155,7 +160,6 @@ class _Incoming(asyncio.Protocol):
         self._board = board
         self._data = bytearray()
         self._known = False
-        self._streams: set[int] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -183,18 +187,15 @@ class _Incoming(asyncio.Protocol):
             if len(data) - start < length:
                 break
             at = start + length
-            if kind == END:
-                self._streams.discard(stream)
-            else:
-                self._streams.add(stream)
             if (line := self._board.lines.get(stream)) is not None:
+                line.source = self
                 line.take(kind, bytes(data[start:at]))
         del data[:at]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._board.connections.discard(self._transport)
-        for stream in self._streams:
-            if (line := self._board.lines.get(stream)) is not None:
+        for line in self._board.lines.values():
+            if line.source is self:
                 line.fail(Transient("the replica that served this request is gone; send the request again"))
 
 
