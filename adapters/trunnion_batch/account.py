@@ -16,11 +16,11 @@ _EXAMPLE: Final = 500
 """Characters of an example."""
 _COST_DIGITS: Final = 9
 """Behind the point: one token of a cheap model still costs something, and sums of floats end in noise behind these."""
-_TAKEN: Final = (
+SUMS: Final = (
     "replayed", "replayed_tokens", "replayed_prompt_tokens", "replayed_cached_tokens",
     "prompt_tokens", "cached_tokens", "completion_tokens",
 )  # fmt: skip
-"""What a summary tells that rows need not."""
+"""The counts of rows and tokens that parts of a run are added up in, and that rows need not tell."""
 
 TOO_MANY_ERRORS: Final = "too_many_errors"
 
@@ -143,7 +143,7 @@ class Account:
 
     def take(self, counted: Mapping[str, Any]) -> None:
         """Take from a summary what rows need not tell: their tokens, their cost, and which answers were known."""
-        for name in _TAKEN:
+        for name in SUMS:
             setattr(self, name, counted[name])
         self.cost = counted.get("cost")
 

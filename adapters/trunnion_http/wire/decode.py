@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -63,6 +63,12 @@ def convert(value: Any, kind: type[T], where: str) -> T:
         raise _invalid(str(error), known, where) from error
 
 
+def unknown_argument(param: str, near: Sequence[str]) -> InvalidArgument:
+    """Return the error of a field that is not known; ``near``: known ones that it may be a misspelling of."""
+    hint = f"did you mean {near[0]!r}?" if near else "remove it"
+    return InvalidArgument(f"unrecognized request argument: {param}; {hint}", param=param)
+
+
 def _invalid(complaint: str, known: tuple[str, ...], where: str = "") -> InvalidArgument:
     match = _AT.match(complaint)
     what, path = (match["what"], match["path"] or "") if match else (complaint, "")
@@ -72,9 +78,7 @@ def _invalid(complaint: str, known: tuple[str, ...], where: str = "") -> Invalid
         param = f"{where}.{param}" if param else where
     if unknown := _UNKNOWN.match(what):
         param = f"{param}.{unknown[1]}" if param else unknown[1]
-        near = difflib.get_close_matches(unknown[1], known, n=1) if plain else []
-        hint = f"did you mean {near[0]!r}?" if near else "remove it"
-        return InvalidArgument(f"unrecognized request argument: {param}; {hint}", param=param)
+        return unknown_argument(param, difflib.get_close_matches(unknown[1], known, n=1) if plain else [])
     if missing := _MISSING.match(what):
         param = f"{param}.{missing[1]}" if param else missing[1]
         return InvalidArgument(f"missing required parameter: {param}", param=param)

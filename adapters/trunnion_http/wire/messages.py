@@ -10,6 +10,8 @@ from trunnion.errors import InvalidArgument, UnsupportedFeature
 from trunnion.media import read_part
 from trunnion.requests import MediaPart
 
+from .decode import unknown_argument
+
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _MESSAGE_FIELDS: Final = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "function_call", "annotations"}
@@ -69,8 +71,7 @@ def _check_fields(message: Mapping[str, Any], where: str) -> None:
     """Refuse fields that are misspelt. Others may be what the chat template of a model reads."""
     for name in message.keys() - _MESSAGE_FIELDS:
         if near := difflib.get_close_matches(name, _MESSAGE_FIELDS, n=1, cutoff=_MISSPELT):
-            param = f"{where}.{name}"
-            raise InvalidArgument(f"unrecognized request argument: {param}; did you mean {near[0]!r}?", param=param)
+            raise unknown_argument(f"{where}.{name}", near)
 
 
 def _check_calls(calls: object, where: str) -> None:
@@ -89,10 +90,7 @@ def _check_calls(calls: object, where: str) -> None:
 
 def _refuse_others(fields: Iterable[str], known: frozenset[str], where: str) -> None:
     for name in sorted(set(fields) - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "remove it"
-        param = f"{where}.{name}"
-        raise InvalidArgument(f"unrecognized request argument: {param}; {hint}", param=param)
+        raise unknown_argument(f"{where}.{name}", difflib.get_close_matches(name, known, n=1))
 
 
 def _parts(content: object, where: str, media: list[MediaPart]) -> None:

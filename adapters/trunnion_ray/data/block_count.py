@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from trunnion_batch.account import Account
-
-_SUMS: Final = (
-    "replayed", "replayed_tokens", "replayed_prompt_tokens", "replayed_cached_tokens",
-    "prompt_tokens", "cached_tokens", "completion_tokens",
-)  # fmt: skip
+from trunnion_batch.account import SUMS, Account
 
 
 class BlockCount(NamedTuple):
@@ -45,7 +40,7 @@ def add_block(account: Account, count: BlockCount, sign: int) -> None:
     """Add a block to an account, or take it out again with ``sign`` -1; its errors are not among that."""
     account.ok += sign * count.ok
     account.failed += sign * (count.rows - count.ok)
-    for name in _SUMS:
+    for name in SUMS:
         setattr(account, name, getattr(account, name) + sign * getattr(count, name))
     if count.cost is not None:
         account.cost = (account.cost or 0.0) + sign * count.cost
