@@ -28,6 +28,7 @@ GRACE: Final = 15.0
 _SAME: Final = 0.5
 """Seconds within which a second signal is the first one again, passed on by a parent in our group such as timeout."""
 _TERM_SECONDS: Final = 3.0
+_KILL_SECONDS: Final = 2.0
 
 
 class Interrupts:
@@ -164,11 +165,14 @@ def end_children() -> None:
                 asked.add(pid)
                 _kill(pid, signal.SIGTERM)
         time.sleep(0.05)
-    for pid in dict.fromkeys([*family, *descendants()]):
-        if _alive(pid):
-            if STATE.verbose:
-                say(f"note: had to kill process {pid}")
-            _kill(pid, signal.SIGKILL)
+    left = [pid for pid in dict.fromkeys([*family, *descendants()]) if _alive(pid)]
+    for pid in left:
+        if STATE.verbose:
+            say(f"note: had to kill process {pid}")
+        _kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _KILL_SECONDS  # a large process takes a moment to give its memory back
+    while any(map(_alive, left)) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _kill(pid: int, number: int) -> None:

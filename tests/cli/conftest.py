@@ -89,7 +89,11 @@ def cli(tmp_path):
     made = Cli(tmp_path)
     yield made
     for process in made.started:
-        leftovers = group_members(process.pid)
+        deadline = time.monotonic() + 2  # helpers that end with their parent, such as a resource tracker, see it late
+        while (leftovers := group_members(process.pid)) and process.poll() is not None:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.02)
         for pid in leftovers:
             os.kill(pid, signal.SIGKILL)
         process.wait(timeout=10)
