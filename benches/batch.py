@@ -3,17 +3,19 @@
     python benches/batch.py                  # 10,000 rows of 16 forced tokens, 7 pairs, A B A B ...
     python benches/batch.py --pairs 1 --rows 2000 --peer
 
-Every run is a process of its own. Rows/s count from the moment the engine is ready; the time to the first row from
-the start of the process. ``--peer`` runs ``ray.data.llm`` as well, its engine's constructor wrapped to tell when it is
-ready. Results go to benches/results/batch-*.json and .md.
+Every run is a process of its own. Rows/s count from the moment the engine is ready; the times to the first row and
+of the whole job from the start of the process. ``--peer`` runs ``ray.data.llm`` as well, its engine's constructor
+wrapped to tell when it is ready. Results go to benches/results/batch-*.json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -53,9 +55,15 @@ def bare(args: argparse.Namespace, began: float) -> dict[str, Any]:
     llm.chat([messages(-1)], params, use_tqdm=False)
     first = time.time()
     outputs = llm.chat([messages(number) for number in range(args.rows)], params, use_tqdm=False)
-    seconds = time.time() - first
+    end = time.time()
     assert [len(output.outputs[0].token_ids) for output in outputs] == [TOKENS] * args.rows
-    return {"seconds": seconds, "rows_per_s": args.rows / seconds, "ready_s": ready - began, "first_s": first - began}
+    return {
+        "seconds": end - first,
+        "rows_per_s": args.rows / (end - first),
+        "ready_s": ready - began,
+        "first_s": first - began,
+        "job_s": end - began,
+    }
 
 
 def consume(dataset: Any, args: argparse.Namespace, began: float, stamp: Path) -> dict[str, Any]:
@@ -74,7 +82,14 @@ def consume(dataset: Any, args: argparse.Namespace, began: float, stamp: Path) -
         "rows_per_s": rows / (end - ready),
         "ready_s": ready - began,
         "first_s": first - began,
+        "job_s": end - began,
     }
+
+
+def stamp_once(stamp: Path) -> None:
+    """Write the time, unless another engine of the run was ready before."""
+    with contextlib.suppress(FileExistsError), stamp.open("x") as file:
+        file.write(str(time.time()))
 
 
 def dataset_of(rows: int) -> Any:
@@ -88,13 +103,14 @@ def trunnion(args: argparse.Namespace, began: float) -> dict[str, Any]:
 
     from trunnion_ray.data import ProcessorConfig, build_processor
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False)
+    cpus = 1 + json.loads(args.processor).get("concurrency", 1)  # reading takes one
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False)
     stamp = Path(tempfile.mkdtemp()) / "ready"
 
     def preprocess(row: dict[str, Any]) -> dict[str, Any]:
-        if not os.environ.get("STAMPED"):  # the first row enters the actor as soon as its engine is ready
+        if not os.environ.get("STAMPED"):  # the first row enters an actor as soon as its engine is ready
             os.environ["STAMPED"] = "1"
-            stamp.write_text(str(time.time()))
+            stamp_once(stamp)
         return {
             "messages": [{"role": "user", "content": f"Number {row['id']}: which colour is the sky at noon?"}],
             "sampling_params": SAMPLING,
@@ -118,14 +134,16 @@ def peer(args: argparse.Namespace, began: float) -> dict[str, Any]:
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    ray.init(address="local", num_cpus=8, include_dashboard=False)  # four pools: with two CPUs it waits for ever
+    engines = json.loads(args.processor).get("concurrency", 1)
+    # Four pools: with two CPUs it waits for ever.
+    ray.init(address="local", num_cpus=8 * engines, include_dashboard=False)
     config = vLLMEngineProcessorConfig(
         model_source=args.model,
         engine_kwargs=engine_args(args),
         placement_group_config={"bundles": [{"CPU": 1}]},
         log_engine_metrics=False,
         batch_size=64,
-        concurrency=1,
+        concurrency=engines,
     )
     processor = build_processor(
         config,
@@ -138,7 +156,7 @@ def peer(args: argparse.Namespace, began: float) -> dict[str, Any]:
     class Stamped(stage.fn):  # type: ignore[misc]
         def __init__(self, *values: Any, **named: Any) -> None:
             super().__init__(*values, **named)
-            stamp.write_text(str(time.time()))
+            stamp_once(stamp)
 
     stage.__dict__["fn"] = Stamped  # an assignment would run the stage's validator over its own result
     return consume(processor(dataset_of(args.rows)), args, began, stamp)
@@ -215,14 +233,16 @@ def summary(runs: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> 
 
     behind = [one["first_s"] - base["first_s"] for one, base in zip(runs["trunnion"], runs["bare"], strict=True)]
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": shlex.join(["python", *sys.argv]),
         "rows": args.rows,
         "tokens_per_row": TOKENS,
         "engine_args": engine_args(args),
         "processor": json.loads(args.processor),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "versions": versions(),
-        "medians": {name: {key: middle(name, key) for key in ("rows_per_s", "ready_s", "first_s")} for name in runs},
+        "medians": {
+            name: {key: middle(name, key) for key in ("rows_per_s", "ready_s", "first_s", "job_s")} for name in runs
+        },
         "ratio": {name: str(ratio(name)) for name in runs if name != "bare"},
         "first_row_behind_bare_s": round(statistics.median(behind), 2),
         "runs": runs,
@@ -236,15 +256,21 @@ def report(data: dict[str, Any]) -> str:
         f"`{data['command']}` on {data['machine']}; "
         + ", ".join(f"{name} {version}" for name, version in data["versions"].items()),
         "",
-        "| | rows/s (median) | ratio to bare [90 % interval], pairs | first row, s after start | peak RSS, MiB |",
-        "|---|---|---|---|---|",
+        "| | rows/s (median) | ratio to bare [90 % interval], pairs | first row, s | last row, s | peak RSS, MiB |",
+        "|---|---|---|---|---|---|",
     ]
     for name, middle in data["medians"].items():
         peaks = ", ".join(f"{role} {size}" for role, size in data["runs"][name][-1]["peak_rss_mib"].items())
         lines.append(
-            f"| {name} | {middle['rows_per_s']} | {data['ratio'].get(name, '1')} | {middle['first_s']} | {peaks} |"
+            f"| {name} | {middle['rows_per_s']} | {data['ratio'].get(name, '1')} | {middle['first_s']} | "
+            f"{middle['job_s']} | {peaks} |"
         )
-    lines += ["", f"First row {data['first_row_behind_bare_s']} s behind the bare engine's.", ""]
+    behind = data["first_row_behind_bare_s"]
+    lines += [
+        "",
+        f"First and last row from the start of the process; first row {behind} s behind the bare engine's.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -254,7 +280,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--peer", action="store_true", help="run ray.data.llm as well")
     parser.add_argument("--model", default="")
-    parser.add_argument("--processor", default="{}", help="further fields of ProcessorConfig, as JSON")
+    parser.add_argument(
+        "--processor", default="{}", help="further fields of ProcessorConfig, as JSON; concurrency is the peer's too"
+    )
     parser.add_argument("--engine-kwargs", default="{}", help="further engine arguments for all, as JSON")
     parser.add_argument("--name", default="", help="suffix of the result files")
     parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)

@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--topology", default="direct")
     parser.add_argument("--max-model-len", type=int, default=1024)
+    parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--guarded", action="store_true", help="API keys, and hooks that look at each request")
     parser.add_argument("--adapter", action="store_true", help="serve the demo model's adapter as well")
     args = parser.parse_args()
@@ -26,7 +27,8 @@ def main() -> None:
     config = {"max_model_len": args.max_model_len, "enforce_eager": True}
     adapters = {name: str(path) for name, path in adapter_paths().items()} if args.adapter else {}
     limits = {"rate_limits": {"requests_per_minute": 1e9, "tokens_per_minute": 1e12}} if args.guarded else {}
-    models = [ModelConfig(name="demo", engine="vllm", model=args.model, config=config, adapters=adapters, hooks=limits)]
+    model = {"engine": "vllm", "model": args.model, "config": config, "adapters": adapters, "hooks": limits}
+    models = [ModelConfig(name="demo", num_replicas=args.replicas, **model)]
     if args.topology == "gateway":
         models.append(ModelConfig(name="other", engine="sim", ray_actor_options={"num_cpus": 0.1}))
     http = HTTPSettings(api_keys_env="BENCH_KEYS") if args.guarded else None

@@ -19,11 +19,12 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--max-model-len", type=int, default=1024)
+    parser.add_argument("--replicas", type=int, default=1)
     args = parser.parse_args()
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=8 * args.replicas, include_dashboard=False, log_to_driver=False)
     config = LLMConfig(
         model_loading_config={"model_id": "demo", "model_source": args.model},
-        deployment_config={"num_replicas": 1},
+        deployment_config={"num_replicas": args.replicas},
         placement_group_config={"bundles": [{"CPU": 1}]},
         engine_kwargs={"max_model_len": args.max_model_len, "enforce_eager": True},
         log_engine_metrics=False,

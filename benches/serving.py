@@ -121,6 +121,7 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
     port = free_port()
     here = Path(__file__).parent
     common = ["--model", args.model, "--port", str(port), "--max-model-len", str(args.max_model_len)]
+    replicas = ["--replicas", str(args.replicas)]
     env: dict[str, str] = {}
     if name in ("vllm", VLLM_ADAPTER):
         command = ["-m", "vllm.entrypoints.openai.api_server", *common, "--served-model-name", "demo"]
@@ -129,12 +130,12 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
             modules = [f"{adapter}={path}" for adapter, path in adapter_paths().items()]
             command += ["--enable-lora", "--lora-modules", *modules]
     elif name == "trunnion":
-        command = [str(here / "serve_ours.py"), *common, "--topology", args.topology]
+        command = [str(here / "serve_ours.py"), *common, *replicas, "--topology", args.topology]
     elif name in VARIANTS:
-        command = [str(here / "serve_ours.py"), *common, *VARIANTS[name]]
+        command = [str(here / "serve_ours.py"), *common, *replicas, *VARIANTS[name]]
         env = {"BENCH_KEYS": KEY}
     else:
-        command = [str(here / "serve_peer.py"), *common]
+        command = [str(here / "serve_peer.py"), *common, *replicas]
         env = PEERS[name]
     server = Server(name, [sys.executable, *command], port=port, log=logs / f"{name}.log", env=env)
     try:
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=640, help="per run")
     parser.add_argument("--tokens", type=int, default=16, help="forced completion tokens")
     parser.add_argument("--max-model-len", type=int, default=1024)
+    parser.add_argument("--replicas", type=int, default=1, help="of Ray's contenders; vLLM's own server has one engine")
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="measure ray.serve.llm as well")
     ways = (*VARIANTS, VLLM_ADAPTER)
     parser.add_argument("--variants", nargs="*", default=[], choices=ways, help="measure other ways as well")
