@@ -4,8 +4,9 @@
 bad bodies, unknown models, and they hang up: before the answer, in the middle, at once. An administrator loads and
 unloads adapters all the while. Every request must be answered as it should be, or be given up by its client. Memory,
 descriptors, threads and tasks of the server are read every few seconds, and once more when all clients are gone.
+With ``--gateway`` the server is Ray Serve's, with a second model, and the replicas behind the gateway are watched too.
 
-    PYTHONPATH=benches python benches/soak.py --engine sim [--minutes 10] [--clients 64] [--name soak-sim]
+    PYTHONPATH=benches python benches/soak.py --engine sim [--gateway] [--minutes 10] [--clients 64] [--name soak-sim]
 """
 
 from __future__ import annotations
@@ -37,35 +38,39 @@ RESULTS = Path(__file__).parent / "results"
 ADAPTERS = 50
 ADMIN = {"x-api-key": "soak"}
 FIGURES = {"tasks": "trunnion_event_loop_tasks", "fds": "process_open_fds", "in_flight": "trunnion_requests_in_flight"}
+BEHIND = {**FIGURES, "rss": "process_resident_memory_bytes"}
+SERVE = [sys.executable, "-c", "from trunnion_cli.main import run; run()", "serve"]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sim": {"ttft": 0.01, "tpot": 0.005, "max_num_seqs": 32},
+    "vllm": {"enforce_eager": True, "max_model_len": 512},
+}
 
 
-def command(engine: str, folder: Path, port: int) -> list[str]:
+def command(engine: str, folder: Path, port: int, *, gateway: bool) -> list[str]:
     """Return the command that serves the engine."""
-    base = [
-        sys.executable,
-        "-c",
-        "from trunnion_cli.main import run; run()",
-        "serve",
-        "--engine",
-        engine,
-        "--port",
-        str(port),
-        "--name",
-        "m",
-    ]
-    base += [
-        "--adapter-folder",
-        str(folder / "adapters"),
-        "--max-loras",
-        "4",
-        "--admin-keys-file",
-        str(folder / "keys"),
-    ]
-    if engine == "sim":
-        return [*base, "--set", "ttft=0.01", "--set", "tpot=0.005", "--set", "max_num_seqs=32"]
-    from trunnion_demo import model_path
+    model: str | None = None
+    if engine != "sim":
+        from trunnion_demo import model_path
 
-    return [*base, str(model_path()), "--set", "enforce_eager=true", "--set", "max_model_len=512"]
+        model = str(model_path())
+    if gateway:
+        config = gateway_config(engine, model, folder, port)
+        (folder / "app.yaml").write_text(json.dumps(config))  # which is YAML
+        return [*SERVE, str(folder / "app.yaml")]
+    made = [*SERVE, *filter(None, [model]), "--engine", engine, "--port", str(port), "--name", "m"]
+    made += ["--adapter-folder", str(folder / "adapters"), "--max-loras", "4"]
+    made += ["--admin-keys-file", str(folder / "keys")]
+    return [*made, *(part for name, value in SETTINGS[engine].items() for part in ("--set", f"{name}={value}"))]
+
+
+def gateway_config(engine: str, model: str | None, folder: Path, port: int) -> dict[str, Any]:
+    """Return Ray Serve's config of the engine, beside another model."""
+    lora = {"folders": [str(folder / "adapters")], "max_loras": 4}
+    first = {"name": "m", "engine": engine, "model": model, "config": SETTINGS[engine], "lora": lora}
+    models = [first, {"name": "other", "engine": "sim", "config": SETTINGS["sim"]}]
+    args = {"models": models, "http": {"admin_keys_file": str(folder / "keys")}}
+    app = {"name": "soak", "route_prefix": "/", "import_path": "trunnion_ray.serve:build_openai_app", "args": args}
+    return {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [app]}
 
 
 def make_folder(engine: str, folder: Path) -> None:
@@ -88,13 +93,14 @@ def make_folder(engine: str, folder: Path) -> None:
 class Soak:
     """Be the clients."""
 
-    def __init__(self, url: str, *, clients: int, embeds: bool, seed: int) -> None:
+    def __init__(self, url: str, *, clients: int, embeds: bool, other: bool, seed: int) -> None:
         self._web = httpx.AsyncClient(
             base_url=url, timeout=120, limits=httpx.Limits(max_connections=None, max_keepalive_connections=clients)
         )
         self._clients = clients
         self._random = random.Random(seed)
         self._embeds = embeds
+        self._other = other
         self._end = 0.0
         self.ended: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -112,7 +118,7 @@ class Soak:
         kinds: list[tuple[float, Callable[[], Awaitable[str]]]] = [
             (4, self._chat), (4, self._stream), (3, self._adapter), (2, self._leave_stream), (2, self._leave_whole),
             (1, self._leave_at_once), (1, self._messages), (1, self._responses), (2, self._bad), (1, self._small),
-            (1 if self._embeds else 0, self._embed),
+            (1 if self._embeds else 0, self._embed), (2 if self._other else 0, self._ask_other),
         ]  # fmt: skip
         weights = [weight for weight, _ in kinds]
         while time.monotonic() < self._end:
@@ -148,6 +154,10 @@ class Soak:
         if not text.endswith("data: [DONE]\n\n"):
             self.wrong.append(f"stream ended with {text[-200:]!r}")
         return f"stream {answer.status_code}"
+
+    async def _ask_other(self) -> str:
+        body = self._body(model="other", stream=self._random.random() < 0.5)
+        return await self._expect(await self._web.post("/v1/chat/completions", json=body), "other", 200)
 
     async def _leave_stream(self) -> str:
         body = self._body(stream=True, max_tokens=400, model=self._random.choice(["m", self._any_adapter()]))
@@ -209,7 +219,7 @@ class Soak:
         while time.monotonic() < self._end:
             number += 1
             name = f"hot{number}"
-            body = {"lora_name": name, "lora_path": self._any_adapter()}
+            body = {"lora_name": name, "lora_path": self._any_adapter(), **({"model": "m"} if self._other else {})}
             try:
                 made = await self._web.post("/v1/load_lora_adapter", json=body, headers=ADMIN)
                 self.ended[await self._expect(made, "load", 200)] += 1
@@ -229,15 +239,19 @@ async def figures(web: httpx.AsyncClient, process: psutil.Process) -> dict[str, 
     values["rss_mib"] = process.memory_info().rss / 2**20
     values["all_rss_mib"] = values["rss_mib"] + sum(child.memory_info().rss for child in children) / 2**20
     values["threads"] = process.num_threads()
-    engine = [
-        re.search(rf"^trunnion_engine_{what}{{.*}} ([0-9.]+)$", text, re.MULTILINE) for what in ("running", "waiting")
-    ]
-    values["engine"] = sum(float(match[1]) for match in engine if match is not None)
+    values["engine"] = told(text, "trunnion_engine_running") + told(text, "trunnion_engine_waiting")
+    values |= {f"{name}_behind": told(text, metric) for name, metric in BEHIND.items()}
+    values["rss_mib_behind"] = values.pop("rss_behind") / 2**20
     return values
 
 
+def told(text: str, metric: str) -> float:
+    """Return the sum over all that tell a metric with labels."""
+    return sum(map(float, re.findall(rf"^{metric}{{.*}} ([0-9.e+]+)$", text, re.MULTILINE)))
+
+
 @asynccontextmanager
-async def serving(engine: str) -> AsyncIterator[tuple[str, psutil.Process]]:
+async def serving(engine: str, *, gateway: bool) -> AsyncIterator[tuple[str, psutil.Process]]:
     """Start the server, and end it."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -245,7 +259,7 @@ async def serving(engine: str) -> AsyncIterator[tuple[str, psutil.Process]]:
         environment = {**os.environ, **ENGINE_ENVIRONMENT}
         log = Path(folder, "log").open("wb")  # noqa: SIM115 - closed below
         process = subprocess.Popen(
-            command(engine, Path(folder), port), env=environment, stdout=log, stderr=subprocess.STDOUT
+            command(engine, Path(folder), port, gateway=gateway), env=environment, stdout=log, stderr=subprocess.STDOUT
         )
         url = f"http://127.0.0.1:{port}"
         try:
@@ -267,14 +281,17 @@ async def serving(engine: str) -> AsyncIterator[tuple[str, psutil.Process]]:
             log.close()
 
 
-async def soak(engine: str, *, minutes: float, clients: int, every: float = 5.0) -> dict[str, Any]:
+async def soak(
+    engine: str, *, minutes: float, clients: int, gateway: bool = False, every: float = 5.0
+) -> dict[str, Any]:
     """Run it all; return the figures: at rest before and after, and during the load."""
-    async with serving(engine) as (url, process), httpx.AsyncClient(base_url=url, timeout=60) as web:
-        warming = Soak(url, clients=clients, embeds=engine == "sim", seed=1)
+    kinds = {"clients": clients, "embeds": engine == "sim", "other": gateway}
+    async with serving(engine, gateway=gateway) as (url, process), httpx.AsyncClient(base_url=url, timeout=60) as web:
+        warming = Soak(url, **kinds, seed=1)
         await warming.run(min(60.0, minutes * 60 / 5))
         await warming.close()
         before = await at_rest(web, process)
-        clients_ = Soak(url, clients=clients, embeds=engine == "sim", seed=2)
+        clients_ = Soak(url, **kinds, seed=2)
         samples: list[dict[str, float]] = []
 
         async def sample() -> None:
@@ -298,6 +315,7 @@ async def soak(engine: str, *, minutes: float, clients: int, every: float = 5.0)
     }
     return {
         "engine": engine,
+        "gateway": gateway,
         "minutes": minutes,
         "clients": clients,
         "seconds": round(seconds, 1),
@@ -326,19 +344,21 @@ def main() -> None:
     """Soak, print, and write benches/results/<name>.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=["sim", "vllm"], default="sim")
+    parser.add_argument("--gateway", action="store_true", help="on Ray Serve, before two models")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--name", help="of the result file; soak-ENGINE if left out")
+    parser.add_argument("--name", help="of the result file; soak-ENGINE, with -gateway, if left out")
     arguments = parser.parse_args()
-    made = asyncio.run(soak(arguments.engine, minutes=arguments.minutes, clients=arguments.clients))
-    made["command"] = (
-        f"PYTHONPATH=benches python benches/soak.py --engine {arguments.engine} --minutes {arguments.minutes:g}"
-    )
+    engine, gateway = arguments.engine, arguments.gateway
+    made = asyncio.run(soak(engine, minutes=arguments.minutes, clients=arguments.clients, gateway=gateway))
+    flags = f"--engine {engine}{' --gateway' if gateway else ''} --minutes {arguments.minutes:g}"
+    made["command"] = f"PYTHONPATH=benches python benches/soak.py {flags}"
     made["cpus"] = os.cpu_count()
     text = json.dumps(made, indent=1) + "\n"
     print(text)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name or 'soak-' + arguments.engine}.json").write_text(text)
+    name = arguments.name or f"soak-{engine}{'-gateway' if gateway else ''}"
+    (RESULTS / f"{name}.json").write_text(text)
 
 
 if __name__ == "__main__":

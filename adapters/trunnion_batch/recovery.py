@@ -22,6 +22,13 @@ class Recovery(BaseModel):
         description="Seconds before a row is first repeated; doubled for each further repetition, with a jitter. "
         "What an error asks for (Retry-After) comes first.",
     )
+    outage_timeout: float = Field(
+        default=300.0,
+        ge=0,
+        description="Seconds for which a row goes on being repeated, beyond row_retries, where an engine that answered "
+        "before cannot be reached any more: an endpoint that is started anew costs no rows. 0, or no row_retries: "
+        "rows fail after their repetitions.",
+    )
     row_timeout: float | None = Field(
         default=None,
         gt=0,
@@ -49,5 +56,5 @@ class Recovery(BaseModel):
     )
 
 
-NO_RECOVERY = Recovery(row_retries=0, max_engine_restarts=0)
+NO_RECOVERY = Recovery(row_retries=0, outage_timeout=0, max_engine_restarts=0)
 """Let the first failure be the last."""

@@ -28,7 +28,7 @@ from trunnion.row_tasks import RowAnswer, RowRequest
 
 from .admission import ALONE, Admission
 from .recovery import Recovery
-from .unreachable import Unreachable
+from .unreachable import Losses, Unreachable
 
 logger = logging.getLogger("trunnion.batch")
 
@@ -36,6 +36,8 @@ QUARANTINED: Final = "row_quarantined"
 """Code of the error of a row that killed an engine which had nothing else to do."""
 _STOP_SECONDS: Final = 30.0
 _LONGEST_WAIT: Final = 60.0
+_BETWEEN_LOOKS: Final = 10.0
+"""Seconds at most between the attempts of a row that waits for an engine's return."""
 _QUIET: Final = 10.0
 """Seconds after a death that was told in which further ones are counted alone."""
 
@@ -117,7 +119,7 @@ class Supervisor:
         self._told: float | None = None
         self._untold = 0
         self._rows = 0
-        self._unreachable = Unreachable(recovery.max_unreachable_rows)
+        self._unreachable = Unreachable(recovery.max_unreachable_rows, recovery.outage_timeout)
         self._over = asyncio.Event()
 
     @property
@@ -247,7 +249,7 @@ class Supervisor:
         self, ask: Callable[[Pipeline, float | None], Awaitable[T]], deaths: int, watch: SuspectWatch | None
     ) -> T:
         deadline: float | None = None
-        repeated = 0
+        losses = Losses()
         if deaths > ALONE:
             raise _quarantined(EngineDead("the process that held it ended"))
         while True:
@@ -268,12 +270,11 @@ class Supervisor:
                     raise _quarantined(error) from error
                 continue
             except TrunnionError as error:
-                if not error.retryable or repeated >= self._recovery.row_retries:
+                if not self._unreachable.repeats(losses, error, self._recovery.row_retries):
                     raise
-                wait = self._wait(error, repeated)
+                wait = self._wait(error, losses)
                 if deadline is not None and time.time() + wait >= deadline:
                     raise
-                repeated += 1
             else:
                 self.answered += 1
                 self._in_a_row = 0
@@ -305,8 +306,9 @@ class Supervisor:
         finally:
             engine.tasks.discard(task)
 
-    def _wait(self, error: TrunnionError, repeated: int) -> float:
-        longest = min(self._recovery.retry_backoff * 2.0**repeated, _LONGEST_WAIT)
+    def _wait(self, error: TrunnionError, losses: Losses) -> float:
+        limit = _BETWEEN_LOOKS if losses.waiting else _LONGEST_WAIT
+        longest = min(self._recovery.retry_backoff * 2.0 ** (losses.counted - 1), limit)
         jittered = longest * (0.5 + 0.5 * random.random())  # noqa: S311 - spreads rows, keeps no secret
         return max(error.retry_after or 0.0, jittered)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from dataclasses import dataclass
 from typing import Final
 
 from trunnion.errors import EngineDead, Overloaded, Transient, TrunnionError
+
+logger = logging.getLogger("trunnion.batch")
 
 UNREACHABLE: Final = "engine_unreachable"
 """Code of the error that ends a job whose engine cannot be reached."""
@@ -13,18 +18,79 @@ _LEAST: Final = 10
 _CODE: Final = "unavailable"
 
 
-class Unreachable:
-    """Count the rows that failed one after the other because nobody answered them."""
+@dataclass(slots=True)
+class Losses:
+    """Hold one row's attempts that failed: how many count, and since when nobody answered it."""
 
-    def __init__(self, limit: int | None) -> None:
-        """``limit``: how many may; None for any number."""
+    counted: int = 0
+    began: float | None = None
+    since: float = 0.0
+    waiting: bool = False
+
+
+class Unreachable:
+    """Follow the rows that fail because nobody answers them: how long they go on, and when the job is to end."""
+
+    def __init__(self, limit: int | None, patience: float) -> None:
+        """Nothing has been heard yet.
+
+        Args:
+            limit: How many rows may fail one after the other; None for any number.
+            patience: Seconds for which rows go on being repeated where an engine that answered before is gone.
+        """
         self._limit = limit
+        self._patience = patience
         self._in_a_row = 0
         self._in_flight = 0
+        self._heard: float | None = None
+        self._out: float | None = None
 
     def answered(self) -> None:
         """Take note that the engine answered, if only to refuse."""
         self._in_a_row = 0
+        self._heard = time.monotonic()
+        if self._out is not None:
+            logger.warning("the engine answers again, after %.0f s", self._heard - self._out)
+            self._out = None
+
+    def repeats(self, losses: Losses, error: TrunnionError, retries: int) -> bool:
+        """Tell whether a row whose attempt failed is asked again, and take note of it.
+
+        An attempt counts, unless the row has none left while an engine that answered before answers nobody: the row
+        then waits for its return, and has all of its attempts again after it. Where others are answered meanwhile, the
+        row is what fails.
+        """
+        if not error.retryable:
+            return False
+        now = time.monotonic()
+        lost = _unreached(error)
+        if not lost:
+            self.refused(error)
+        if losses.began is None:
+            losses.began = losses.since = now
+        elif losses.waiting and self._heard is not None and self._heard > losses.since:
+            losses.counted, losses.since, losses.waiting = 0, now, False
+        if losses.counted < retries:
+            losses.counted += 1
+            return True
+        if not (retries and lost and self._heard is not None and self._heard < losses.since):
+            return False
+        if now - losses.began >= self._patience:
+            return False
+        losses.waiting = True
+        if self._out is None:
+            self._out = self._heard
+            logger.warning(
+                "the engine cannot be reached (%s): rows wait for it, %g s at most (outage_timeout)",
+                error,
+                self._patience,
+            )
+        return True
+
+    def refused(self, error: TrunnionError) -> None:
+        """Take note of an error that may be the engine's own answer."""
+        if isinstance(error, Overloaded) or "status" in error.details:
+            self.answered()
 
     def failed(self, error: TrunnionError, in_flight: int) -> EngineDead | None:
         """Take note of a row that failed; returns what ends the job once it is the engine that is broken.
@@ -34,8 +100,7 @@ class Unreachable:
             in_flight: Rows that were begun and are not done, this one included.
         """
         if not _unreached(error):
-            if isinstance(error, Overloaded) or "status" in error.details:
-                self.answered()
+            self.refused(error)
             return None
         self._in_flight = max(self._in_flight, in_flight) if self._in_a_row else in_flight
         self._in_a_row += 1

@@ -63,6 +63,14 @@ MaxErrorRate = Annotated[
     typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Share of failed rows, of 100 or more, that ends the run."),
 ]
 Retries = Annotated[int | None, typer.Option(min=0, metavar="N", help="Repetitions of a row whose error may pass; 3.")]
+OutageTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        metavar="SECONDS",
+        help="Time that rows wait for an engine that answered before and cannot be reached any more; 300.",
+    ),
+]
 RowTimeout = Annotated[
     float | None, typer.Option(min=0.001, metavar="SECONDS", help="Time that a row may take, repetitions included.")
 ]
@@ -95,25 +103,13 @@ Summary = Annotated[
 ]
 
 
-def recovery_settings(
-    retries: int | None,
-    row_timeout: float | None,
-    stall_timeout: float | None,
-    max_restarts: int | None,
-    max_unreachable: int | None,
-) -> Any:
-    """Return the settings of :class:`~trunnion_batch.recovery.Recovery` that were given."""
+def recovery_settings(*, max_unreachable_rows: int | None, **flags: float | None) -> Any:
+    """Return the settings of :class:`~trunnion_batch.recovery.Recovery` that were given, by their names there."""
     from trunnion_batch.recovery import Recovery
 
-    given: dict[str, Any] = {
-        "row_retries": retries,
-        "row_timeout": row_timeout,
-        "stall_timeout": stall_timeout,
-        "max_engine_restarts": max_restarts,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if max_unreachable is not None:
-        given["max_unreachable_rows"] = max_unreachable or None
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    if max_unreachable_rows is not None:
+        given["max_unreachable_rows"] = max_unreachable_rows or None
     return Recovery(**given)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import faulthandler
+import io
 import os
 import re
 import sys
@@ -75,6 +78,8 @@ def _global_options(
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code: 0, 1 for a failure, 2 for a wrong use, 130 for Ctrl-C."""
     STATE.debug = "--debug" in arguments
+    with contextlib.suppress(io.UnsupportedOperation, ValueError, AttributeError):  # stderr is no file, or closed
+        faulthandler.enable()  # an engine's native code may crash: it shall not do so without a word
     try:
         result = app(args=list(arguments), prog_name="trunnion", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

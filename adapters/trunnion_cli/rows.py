@@ -17,6 +17,7 @@ from .batch_options import (
     MaxRestarts,
     MaxUnreachable,
     OnError,
+    OutageTimeout,
     Retries,
     RowTimeout,
     Share,
@@ -104,6 +105,7 @@ def run(
     dead_letters: DeadLetters = None,
     max_error_rate: MaxErrorRate = None,
     retries: Retries = None,
+    outage_timeout: OutageTimeout = None,
     row_timeout: RowTimeout = None,
     stall_timeout: StallTimeout = None,
     max_restarts: MaxRestarts = None,
@@ -165,7 +167,14 @@ def run(
         dead_letters=dead_letters,
         max_error_rate=max_error_rate,
         summary=summary,
-        recovery=recovery_settings(retries, row_timeout, stall_timeout, max_restarts, max_unreachable),
+        recovery=recovery_settings(
+            row_retries=retries,
+            outage_timeout=outage_timeout,
+            row_timeout=row_timeout,
+            stall_timeout=stall_timeout,
+            max_engine_restarts=max_restarts,
+            max_unreachable_rows=max_unreachable,
+        ),
     )
     _run(job, overwrite=overwrite, explain=explain)
 
@@ -177,7 +186,8 @@ _FLAGS = {
     "on_error": "on_error", "concurrency": "concurrency", "prefix_window": "prefix_window", "ray": "ray",
     "journal": "journal", "cache": "cache",
     "deduplicate": "deduplicate", "share": "share", "dead_letters": "dead_letters", "max_error_rate": "max_error_rate",
-    "retries": "recovery.row_retries", "row_timeout": "recovery.row_timeout", "replicas": "replicas",
+    "retries": "recovery.row_retries", "outage_timeout": "recovery.outage_timeout",
+    "row_timeout": "recovery.row_timeout", "replicas": "replicas",
     "stall_timeout": "recovery.stall_timeout", "max_restarts": "recovery.max_engine_restarts",
     "max_unreachable": "recovery.max_unreachable_rows", "summary": "summary",
 }  # fmt: skip

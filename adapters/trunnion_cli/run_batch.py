@@ -16,6 +16,7 @@ from .batch_options import (
     MaxErrorRate,
     MaxRestarts,
     MaxUnreachable,
+    OutageTimeout,
     Retries,
     RowTimeout,
     StallTimeout,
@@ -68,6 +69,7 @@ def run_batch(
     journal: JournalOption = None,
     max_error_rate: MaxErrorRate = None,
     retries: Retries = None,
+    outage_timeout: OutageTimeout = None,
     row_timeout: RowTimeout = None,
     stall_timeout: StallTimeout = None,
     max_restarts: MaxRestarts = None,
@@ -106,7 +108,14 @@ def run_batch(
     check_summary(account_file, overwrite=overwrite)
     spec = build_spec(engine, model, settings, adapter, batch=True)
     account = Account(max_error_rate=max_error_rate)
-    recovery = recovery_settings(retries, row_timeout, stall_timeout, max_restarts, max_unreachable)
+    recovery = recovery_settings(
+        row_retries=retries,
+        outage_timeout=outage_timeout,
+        row_timeout=row_timeout,
+        stall_timeout=stall_timeout,
+        max_engine_restarts=max_restarts,
+        max_unreachable_rows=max_unreachable,
+    )
     job = _Job(
         spec=spec,
         hooks=hook_settings(hook),

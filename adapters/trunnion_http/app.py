@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -53,6 +53,8 @@ class App:
         notes: Further facts for ``/ready``, such as the topology.
         batches: Keeps files and batches; None where that is switched off.
         instance: What tells this process's metrics from those of others.
+        behind: Returns the metrics of the processes that requests are relayed to, with the name of each; None where
+            this one answers itself.
     """
 
     def __init__(self, models: ModelDirectory, settings: HTTPSettings, lifespan: Lifespan | None) -> None:
@@ -73,6 +75,7 @@ class App:
         self._id_prefix = uuid.uuid4().hex[:20]
         self.instance = self._id_prefix[:8]
         self._counter = itertools.count(1)
+        self.behind: Callable[[], Awaitable[list[tuple[str, str]]]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""

@@ -1,7 +1,7 @@
 """Count and time requests, and write the figures in Prometheus' text format.
 
-One process's figures: a replica tells its own. Everything runs on the app's loop, so that nothing is locked, and a
-streamed event costs a few hundred nanoseconds.
+One process's figures: a replica tells its own, and a gateway passes on those of the replicas behind it. Everything runs
+on the app's loop, so that nothing is locked, and a streamed event costs a few hundred nanoseconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from trunnion.events import GenerateEvent
 from trunnion.timing import MARKS, Marks
 
 from .errors import unknown_path
+from .gathered import gather
 
 if TYPE_CHECKING:
     from .app import App
@@ -228,16 +229,36 @@ _HISTOGRAMS: Final = {
 }
 
 
+TOLD_AHEAD: Final = frozenset({"trunnion_requests", "trunnion_request_seconds", "trunnion_requests_in_flight"})
+"""Families that a process tells of requests which it relays: those behind it leave them out."""
+TOLD_BEHIND: Final = frozenset({
+    *(f"trunnion_{name}" for name in (*_COUNTERS, *_HISTOGRAMS)),
+    "trunnion_own_event_seconds",
+    "trunnion_engine_running",
+    "trunnion_engine_waiting",
+})  # fmt: skip
+"""Families that only whoever has the engine can tell."""
+
+
 async def metrics(app: App, call: Call) -> None:
     """Answer ``GET /metrics``: our figures, then what the engine's library tells under its own names."""
     if app.metrics is None:
         raise unknown_path("GET", "/metrics")
+    own = exposition(app, without=() if app.behind is None else TOLD_BEHIND)
+    if app.behind is not None:
+        own = await asyncio.to_thread(gather, own, await app.behind())
+    await call.answer(own.encode(), content_type=CONTENT_TYPE)
+
+
+def exposition(app: App, *, without: Collection[str] = ()) -> str:
+    """Return what this process tells Prometheus, without some of our own families."""
     from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
+    if app.metrics is None:
+        return ""
     own = CollectorRegistry(auto_describe=False)
-    own.register(_Families(list(app.metrics.families(app))))
-    body = generate_latest(own) + generate_latest(REGISTRY)
-    await call.answer(body, content_type=CONTENT_TYPE)
+    own.register(_Families([family for family in app.metrics.families(app) if family.name not in without]))
+    return (generate_latest(own) + generate_latest(REGISTRY)).decode()
 
 
 class _Families:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from trunnion.plugin import PluginConfig
 
@@ -53,6 +54,15 @@ class BatchSettings(PluginConfig):
     )
 
 
+_ORIGIN: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/]+/?")
+
+
+def _origin(given: str) -> str:
+    if given != "*" and not _ORIGIN.fullmatch(given):
+        raise ValueError(f"{given!r} is no origin: that is scheme and host, such as https://app.example.com, or *")
+    return given
+
+
 class HTTPSettings(PluginConfig):
     """Set limits and keys of the OpenAI-compatible surface. Units are bytes and seconds."""
 
@@ -89,7 +99,7 @@ class HTTPSettings(PluginConfig):
         "any nobody may.",
     )
     admin_keys_file: str | None = Field(default=None, description="File with such keys.")
-    cors_origins: tuple[str, ...] = Field(
+    cors_origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = Field(
         default=(),
         description="Origins whose pages may call from a browser, such as https://app.example.com, or * for any. Empty "
         "for none.",

@@ -33,6 +33,9 @@ class EngineChoice:
         return f"{self.engine}: {self.reason}" + (f" (not {others})" if others else "")
 
 
+_NO_MODEL: Final = "it needs a model"
+
+
 def choose_engine(
     model: str | None = None,
     config: Mapping[str, Any] | None = None,
@@ -71,6 +74,12 @@ def choose_engine(
     against |= {name: answer.reason for name, answer in answers.items() if not answer.score}
     fit = sorted((name for name, answer in answers.items() if answer.score), key=lambda n: (-answers[n].score, n))
     if not fit:
+        if model is None and any(answer.reason == _NO_MODEL for answer in answers.values()):
+            named = ", ".join(sorted(name for name, answer in answers.items() if answer.reason == _NO_MODEL))
+            raise PluginNotFound(
+                f"no engine can be chosen without a model: name one, by path or by name, for {named}; or an engine "
+                "that needs none: `--engine sim`, in Python engine='sim', simulates"
+            )
         reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(against.items())) or "none is installed"
         raise PluginNotFound(
             f"no engine can be chosen ({reasons}). Install one, such as `pip install 'trunnion[vllm]'` for GPUs or "
@@ -89,7 +98,7 @@ def _ask(
 ) -> Suitability:
     """Return the plugin's answer, unless something that holds for every engine speaks against it."""
     if plugin.needs_model and question.model is None:
-        return Suitability(score=0, reason="it needs a model")
+        return Suitability(score=0, reason=_NO_MODEL)
     if set(plugin.hardware) == {"gpu"} and not question.machine.gpus:
         return Suitability(score=0, reason="it needs a GPU, and there is none")
     for need in needs:

@@ -236,6 +236,58 @@ async def test_it_may_be_switched_off(supervised, ask):
     assert {type(answer) for answer in answers} == {Transient}
 
 
+async def outage(supervised, ask, attempts, **recovery):
+    """Answer one row, then have ten fail as often as ``attempts`` says in all before they are answered."""
+    recovery = {"row_retries": 2, "retry_backoff": 0.001, "max_unreachable_rows": None, **recovery}
+    supervisor, lab = await supervised(**recovery)
+    refusing(lab, None, *[gone()] * attempts, *[None] * 200)
+    answer = await supervisor.complete(ask("first"))
+    return [answer, *await everything(supervisor, [ask(f"row {i}") for i in range(10)])]
+
+
+@pytest.mark.parametrize(("recovery", "failed"), [({}, 0), ({"outage_timeout": 0}, 10), ({"row_retries": 0}, 10)])
+async def test_rows_wait_for_an_engine_that_answered_before(supervised, ask, caplog, recovery, failed):
+    answers = await outage(supervised, ask, 100, **recovery)
+    assert [type(answer) for answer in answers].count(Transient) == failed
+    told = [record.getMessage() for record in caplog.records]
+    assert len([text for text in told if "rows wait for it, 300 s at most (outage_timeout)" in text]) == (not failed)
+    assert len([text for text in told if "the engine answers again" in text]) == (not failed)
+
+
+async def test_rows_do_not_wait_for_ever(supervised, ask):
+    answers = await outage(supervised, ask, 20_000, outage_timeout=0.2)
+    assert [type(answer) for answer in answers].count(Transient) == 10
+
+
+async def test_rows_do_not_wait_for_an_engine_that_never_answered(supervised, ask):
+    supervisor, lab = await supervised(row_retries=2, retry_backoff=0.0, max_unreachable_rows=None)
+    refusing(lab, *[gone()] * 30)
+    answers = await everything(supervisor, [ask(f"row {i}") for i in range(10)])
+    assert {type(answer) for answer in answers} == {Transient}
+
+
+async def test_a_row_that_nobody_answers_does_not_wait_while_others_are_answered(supervised, ask):
+    supervisor, lab = await supervised(row_retries=2, retry_backoff=0.1)
+    pipeline = lab.pipelines[0]
+    generate, asked = pipeline.generate, []
+
+    async def refused(item):
+        prompt = str(item.prompt)
+        asked.append("lost" in prompt)
+        if "lost" in prompt:
+            raise gone()
+        async for event in generate(item):
+            yield event
+
+    pipeline.generate = refused
+    lost = asyncio.ensure_future(everything(supervisor, [ask("lost")]))
+    while not lost.done():
+        await supervisor.complete(ask("row"))
+        await asyncio.sleep(0.01)
+    assert [type(answer) for answer in lost.result()] == [Transient]
+    assert asked.count(True) == 3
+
+
 async def test_engines_that_die_in_a_row_are_not_told_one_by_one(supervised, ask, caplog):
     supervisor, _ = await supervised({"fault": "crash"}, max_engine_restarts=4)
     await everything(supervisor, [ask(f"row {i}") for i in range(30)])

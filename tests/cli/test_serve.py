@@ -106,3 +106,11 @@ def test_a_wrong_setting_of_the_http_surface(cli, flags, said):
     result = cli.run("serve", *SIM, "--port", "0", *flags)
     assert result.code == 2
     assert said in result.err
+
+
+def test_a_crash_of_native_code_is_told(cli):
+    process = cli.start("serve", "--engine", "sim", "--port", "0")
+    wait_for_line(process.stderr, "Ctrl-C stops it")
+    result = cli.interrupt(process, signal.SIGSEGV)
+    assert result.code == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in result.err

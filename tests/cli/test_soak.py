@@ -9,12 +9,12 @@ import pytest
 BENCHES = Path(__file__).parents[2] / "benches"
 
 
-def soaked(engine, minutes, monkeypatch):
+def soaked(engine, minutes, monkeypatch, **more):
     monkeypatch.syspath_prepend(str(BENCHES))
     monkeypatch.delitem(sys.modules, "soak", raising=False)
     import soak
 
-    return asyncio.run(soak.soak(engine, minutes=minutes, clients=64))
+    return asyncio.run(soak.soak(engine, minutes=minutes, clients=64, **more))
 
 
 def check(made, growth_mib):
@@ -38,6 +38,33 @@ def test_a_short_soak(monkeypatch):
     assert made["requests"] > 100
     assert {"left in mid-stream", "load 200", "adapter 200", "bad 400"} <= made["ended"].keys()
     check(made, 20)
+
+
+def check_behind(made, growth_mib):
+    before, after = made["at_rest_before"], made["at_rest_after"]
+    assert after["in_flight_behind"] == 0
+    assert after["tasks_behind"] <= before["tasks_behind"] + 4
+    assert after["fds_behind"] <= before["fds_behind"] + 8
+    assert after["rss_mib_behind"] - before["rss_mib_behind"] < growth_mib
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_short_soak_behind_a_gateway(monkeypatch):
+    made = soaked("sim", 0.3, monkeypatch, gateway=True)
+    assert {"left in mid-stream", "load 200", "adapter 200", "other 200"} <= made["ended"].keys()
+    check(made, 20)
+    check_behind(made, 40)
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.timeout(1800)
+def test_ten_minutes_behind_a_gateway(monkeypatch):
+    made = soaked("sim", 10, monkeypatch, gateway=True)
+    check(made, 20)
+    check_behind(made, 40)
 
 
 @pytest.mark.long

@@ -138,3 +138,8 @@ def test_gpus_that_the_environment_hides_are_not_there(monkeypatch, visible, see
     monkeypatch.setattr(suitability, "_nvidia", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert Machine.here().gpus == seen
+
+
+def test_a_model_is_asked_for_where_one_would_do():
+    with pytest.raises(PluginNotFound, match="without a model: name one, by path or by name, for transformers, vllm"):
+        choose_engine()

@@ -226,3 +226,9 @@ def test_pages_of_other_origins_only_where_asked_for():
         assert "access-control-allow-origin" not in httpx.post(url, json=CHAT, headers=other).headers
     with RunningServer(create_app([FakeModel("m")], HTTPSettings(cors_origins=("*",)))) as server:
         assert httpx.get(f"{server.url}/v1/models", headers=page).headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("origin", ["app.example.com", "https://app.example.com/page", "", "null"])
+def test_what_is_no_origin_is_refused(origin):
+    with pytest.raises(ValueError, match="is no origin: that is scheme and host"):
+        HTTPSettings(cors_origins=(origin,))

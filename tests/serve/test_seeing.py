@@ -51,12 +51,11 @@ def test_the_page_works_there_in_a_browser(lab, app, browser):
     topology = "gateway" if app == "many" else lab.topology
     page.wait(f"document.querySelector('#state').textContent === 'ready, {topology} topology'")
     page.wait("Number(document.querySelector('#models td:nth-child(5)').textContent) > 0")
-    out = page.run("document.querySelector('#models td:last-child').textContent")
-    assert out.isdigit() is (topology != "gateway")
-    assert page.run("document.querySelectorAll('#replicas tr').length") == 1
+    page.wait("Number(document.querySelector('#models td:last-child').textContent) >= 4")
+    page.wait(f"document.querySelectorAll('#replicas tr').length === {2 if app == 'many' else 1}")
     if topology == "gateway":
         page.wait("document.querySelector('#models td:nth-child(2)').textContent === 'ready (1)'")
-        assert "Tokens" not in page.text("#models-table")
+        assert "other/model-1.5 " in page.text("#replicas")
     assert page.complaints == []
 
 
@@ -86,6 +85,23 @@ def test_the_gateway_counts_what_it_relays(lab):
     assert lab.post("many", chat(model="absent")).status_code == 404
     lost = {"model": "", "endpoint": "/v1/chat/completions", "status": "404"}
     assert figures(lab, "many")["trunnion_requests_total", *sorted(lost.items())] >= 1
+
+
+def test_the_gateway_tells_what_its_replicas_do(lab):
+    def told(name):
+        return {key: value for key, value in figures(lab, "many").items() if key[0] == f"trunnion_{name}"}
+
+    def generated():
+        return sum(value for key, value in told("completion_tokens_total").items() if ("model", "m") in key)
+
+    before = generated()
+    assert lab.post("many", chat(stream=True, max_tokens=7)).status_code == 200
+    assert wait_until(lambda: generated() - before) == 7
+    for name in ("time_to_first_token_seconds_count", "inter_token_seconds_count", "own_event_seconds_count"):
+        assert any(("model", "m") in key and value for key, value in told(name).items()), name
+    assert len({dict(key[1:])["replica"] for key in told("engine_running")}) == 2
+    assert all("replica" not in dict(key[1:]) for key in told("requests_total"))  # each request is counted once
+    assert {dict(key[1:]).get("replica") for key in told("info")} > {None}
 
 
 @pytest.mark.parametrize("models", [1, 2], ids=["ingress", "gateway"])

@@ -50,14 +50,21 @@ const WINDOW = 10_000, FRESH = 15_000, FORGET = 60_000;
 class Replicas {
   constructor() { this.known = new Map(); }
 
-  /* Take what one process told just now. */
+  /* Take what one process told just now, of itself and of the replicas it passes requests on to. */
   add(samples, now) {
-    const info = samples.find((s) => s.name === "info");
-    const id = info?.labels.instance ?? "";
-    const history = this.known.get(id) ?? [];
-    history.push({ now, samples });
-    while (history.length > 2 && now - history[1].now >= WINDOW) history.shift();
-    this.known.set(id, history);
+    const told = new Map();
+    for (const s of samples) {
+      const replica = s.labels.replica;
+      if (!told.has(replica)) told.set(replica, []);
+      told.get(replica).push(s);
+    }
+    for (const [replica, own] of told) {
+      const id = replica ?? own.find((s) => s.name === "info")?.labels.instance ?? "";
+      const history = this.known.get(id) ?? [];
+      history.push({ now, samples: own, asked: replica === undefined });
+      while (history.length > 2 && now - history[1].now >= WINDOW) history.shift();
+      this.known.set(id, history);
+    }
     for (const [other, told] of this.known) if (now - told.at(-1).now > FORGET) this.known.delete(other);
   }
 
@@ -65,6 +72,13 @@ class Replicas {
   latest(fresh) {
     const after = performance.now() - (fresh ? FRESH : Infinity);
     return [...this.known.values()].map((history) => history.at(-1)).filter((told) => told.now >= after);
+  }
+
+  /* Return the processes that answer this page themselves. */
+  asked(fresh) { return this.latest(fresh).filter((told) => told.asked); }
+
+  tells(name, model) {
+    return this.latest(false).some(({ samples }) => samples.some((s) => s.name === name && s.labels.model === model));
   }
 
   total(name, model, fresh = false) {

@@ -47,9 +47,9 @@ async function lookMetrics() {
   if (response.ok) replicas.add(parseMetrics(await response.text()), performance.now());
 }
 
-/* Ask as often as there are replicas, at once: whoever shares requests out shares these out as well. */
+/* Ask as often as there are processes that answer, at once: whoever shares requests out shares these out as well. */
 async function lookReplicas() {
-  const times = Math.min(4, Math.max(1, replicas.known.size));
+  const times = Math.min(4, Math.max(1, replicas.asked(false).length));
   await Promise.all(Array.from({ length: times }, lookMetrics));
 }
 
@@ -76,9 +76,8 @@ async function lookModels(now) {
 function showModels() {
   fill("models", page.models.map((model) => {
     if (model.parent) return row([model.id, "adapter", "", "", "", "", ""], "adapter");
-    const told = page.metrics && page.ready.topology !== "gateway";
-    const of = (name, how = "total") =>
-      told || (page.metrics && name === "requests_total") ? count.format(replicas[how](name, model.id)) : "–";
+    const of = (name, how = "total") => // a gateway asks nothing of a model that may sleep
+      page.metrics && replicas.tells(name, model.id) ? count.format(replicas[how](name, model.id)) : "–";
     const state = page.ready.models?.[model.id], running = page.ready.replicas?.[model.id];
     const words = state === undefined ? "–" : state ? "ready" : "starting";
     return row([model.id, running === undefined ? words : `${words} (${running})`, of("engine_running", "gauge"),
@@ -88,19 +87,16 @@ function showModels() {
 
 function showLoad() {
   const rate = replicas.tokensPerSecond;
-  const told = page.ready.topology !== "gateway"; // it relays bytes: tokens and times are known to its replicas alone
-  byId("load-note").textContent = told ? "" : "The gateway counts requests. Tokens and times are told by the replicas' own metrics.";
-  document.querySelector("figure").hidden = !told;
-  const inFlight = Math.max(0, replicas.gauge("requests_in_flight") - replicas.latest(true).length); // without our own question
-  const tiles = [["In flight", count.format(inFlight)]];
-  if (told) tiles.push(
+  const inFlight = Math.max(0, replicas.gauge("requests_in_flight") - replicas.asked(true).length); // without our own question
+  const tiles = [
+    ["In flight", count.format(inFlight)],
     ["Running", count.format(replicas.gauge("engine_running"))],
     ["Waiting", count.format(replicas.gauge("engine_waiting"))],
     ["Tokens/s", count.format(rate)],
     ["First token, median", seconds(replicas.quantile(0.5, "time_to_first_token_seconds"))],
     ["First token, p95", seconds(replicas.quantile(0.95, "time_to_first_token_seconds"))],
     ["Between tokens, median", seconds(replicas.quantile(0.5, "inter_token_seconds"))],
-  );
+  ];
   if (byId("tiles").children.length !== tiles.length) {
     byId("tiles").replaceChildren(...tiles.map(([name]) => {
       const tile = element("div");
@@ -124,16 +120,14 @@ function showLoad() {
 function showReplicas(now) {
   byId("place").hidden = !page.ready.topology && replicas.known.size < 2;
   const gateway = page.ready.topology === "gateway";
-  byId("place-title").textContent = gateway ? "Gateway" : "Replicas";
-  byId("replicas-table").hidden = gateway;
-  byId("models-table").classList.toggle("counts", gateway);
   byId("place-note").textContent = gateway
-    ? "Behind it, each model has the number of replicas that stands beside its state."
+    ? "Those behind the gateway that were running in the last minute; the figures above are their sums."
     : "Those that have answered this page in the last minute; the figures above are their sums.";
-  fill("replicas", [...replicas.known].map(([id, history]) => {
+  fill("replicas", [...replicas.known].filter(([, history]) => !gateway || !history.at(-1).asked).map(([id, history]) => {
     const { samples, now: seen } = history.at(-1);
     const age = Math.round((now - seen) / 1000);
-    return row([id || "this process", count.format(sum(samples, "engine_running")), count.format(sum(samples, "engine_waiting")),
+    const model = gateway && samples.find((s) => s.labels.model)?.labels.model;
+    return row([model ? `${model} ${id}` : id || "this process", count.format(sum(samples, "engine_running")), count.format(sum(samples, "engine_waiting")),
       count.format(replicas.rate(history)), age < 2 ? "now" : `${age} s ago`]);
   }));
 }

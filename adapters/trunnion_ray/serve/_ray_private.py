@@ -147,3 +147,19 @@ def plain_pickle(handle: Any) -> Any:
         return handle.options(request_serialization="pickle", response_serialization="pickle")
     except TypeError:
         return handle
+
+
+async def ask_all(handle: Any, method: str, *, seconds: float) -> list[Any]:
+    """Call a method on every running replica; return what they answer, or the exception of those that do not in time.
+
+    Nothing where this Ray cannot. Raises what Serve does where no replica runs.
+    """
+    if not hasattr(handle, "broadcast"):
+        return []
+    response = handle.broadcast(method)
+    begun = getattr(response, "_fetch_replica_results_async", None)
+    if begun is None:
+        return list(await response.results_async(timeout_s=seconds, return_exceptions=True))
+    calls = await asyncio.wait_for(begun(), seconds)
+    answers = (asyncio.wait_for(call.get_async(), seconds) for call in calls)
+    return await asyncio.gather(*answers, return_exceptions=True)

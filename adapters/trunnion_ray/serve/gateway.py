@@ -94,6 +94,7 @@ class GatewayApp:
         self._passer = passer
         self.app: App = create_app(self._models, settings)
         self.app.notes.update(describe_gateway())
+        self.app.behind = self._metrics
         self.census: Census | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -174,6 +175,10 @@ class GatewayApp:
             account = Account()
             account.error = error
             log_request(fields(call, account, gone=False), self._settings.log_format)
+
+    async def _metrics(self) -> list[tuple[str, str]]:
+        models = [model for _, model in self._models if isinstance(model, RemoteModel)]
+        return [told for one in await asyncio.gather(*(model.metrics() for model in models)) for told in one]
 
     async def _look(self, within: float) -> bool:
         """Ask the models whose adapters come and go which they have; return whether there are such models."""

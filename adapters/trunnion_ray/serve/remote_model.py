@@ -24,6 +24,9 @@ _LEARN_PERIOD: Final = 0.5
 _PATIENCE: Final = 5.0
 """Seconds to wait for a replica that is asked how it is."""
 
+_SCRAPE: Final = 3.0
+"""Seconds to wait for their metrics: Prometheus waits for ten by default."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
@@ -117,6 +120,17 @@ class RemoteModel:
             response.cancel()
             _log.debug("no replica of %r tells its adapters: %s", self.name, error)
         self._looked = time.monotonic()
+
+    async def metrics(self) -> list[tuple[str, str]]:
+        """Return what each replica tells Prometheus, with its tag; without those that do not answer in time."""
+        if self.card.sleeps:
+            return []
+        try:
+            answers = await _ray_private.ask_all(self.whole, "metrics", seconds=_SCRAPE)
+        except Exception as error:  # noqa: BLE001 - no replica runs, or Serve cannot tell which do
+            _log.debug("no replica of %r tells its metrics: %s", self.name, error)
+            return []
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Yield the events of one request that the replica runs."""

@@ -20,6 +20,7 @@ from trunnion.pipeline import Pipeline
 from trunnion.requests import GenerateRequest, Prompt
 from trunnion.spec import PipelineSpec
 from trunnion_http import App, HTTPSettings, create_app
+from trunnion_http.metrics import TOLD_AHEAD, exposition
 from trunnion_http.otel import flush_traces, trace_export
 from trunnion_ray.reaper import Reaper
 
@@ -223,6 +224,10 @@ class ModelReplica:
     async def load(self) -> LoadReport | None:
         """Return the engine's load; None if it reports none."""
         return self._pipeline.load()
+
+    async def metrics(self) -> tuple[str, str]:
+        """Return this replica's tag and what it tells Prometheus, without what its gateway counts itself."""
+        return self._app.instance, exposition(self._app, without=TOLD_AHEAD)
 
     async def record_routing_stats(self) -> dict[str, Any]:
         """Return the load for routers; Serve asks now and then."""
