@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .console import say
+from .ticker import Ticker
 
 if TYPE_CHECKING:
     from trunnion_batch.recovery import Recovery
@@ -47,28 +47,25 @@ class Stillness:
         self._rows = rows
         self._waits = waits
         self._limits = limits
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._due = SECONDS
+        self._seen, self._since = 0, 0.0
+        self._ticker = Ticker(self._look, SECONDS / 12, "trunnion-stillness")
 
     def start(self) -> None:
         """Begin to watch."""
-        self._thread = threading.Thread(target=self._watch, args=(SECONDS,), name="trunnion-stillness", daemon=True)
-        self._thread.start()
+        self._seen, self._since = self._rows(), time.monotonic()
+        self._ticker.start()
 
     def stop(self) -> None:
         """End it."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join(timeout=1.0)
+        self._ticker.stop()
 
-    def _watch(self, patience: float) -> None:
-        rows, since, due = self._rows(), time.monotonic(), patience
-        while not self._over.wait(patience / 12):
-            now, latest = time.monotonic(), self._rows()
-            if latest != rows:
-                rows, since, due = latest, now, patience
-            elif now - since >= due:
-                due *= 2
-                waits = self._waits()
-                if waits:
-                    say(f"no row was finished for {now - since:.0f} s; waiting for {waits}; {self._limits}")
+    def _look(self) -> None:
+        now, rows = time.monotonic(), self._rows()
+        if rows != self._seen:
+            self._seen, self._since, self._due = rows, now, SECONDS
+        elif now - self._since >= self._due:
+            self._due *= 2
+            waits = self._waits()
+            if waits:
+                say(f"no row was finished for {now - self._since:.0f} s; waiting for {waits}; {self._limits}")

@@ -17,14 +17,14 @@ def soaked(engine, minutes, monkeypatch, **more):
     return asyncio.run(soak.soak(engine, minutes=minutes, clients=64, **more))
 
 
-def check(made, growth_mib):
+def check(made, growth_mib, connections=4):
     assert not made["wrong"]
     assert made["requests"] == sum(made["ended"].values())
     before, after = made["at_rest_before"], made["at_rest_after"]
     assert after["in_flight"] == 1  # the question itself
     assert after["engine"] == 0
     assert after["tasks"] <= before["tasks"] + 2
-    assert after["fds"] <= before["fds"] + 4
+    assert after["fds"] <= before["fds"] + connections
     assert after["threads"] <= before["threads"] + 4
     first, last = made["busy_first_and_last_quarter"]["rss_mib"]
     assert last - first < growth_mib
@@ -54,7 +54,7 @@ def check_behind(made, growth_mib):
 def test_a_short_soak_behind_a_gateway(monkeypatch):
     made = soaked("sim", 0.3, monkeypatch, gateway=True)
     assert {"left in mid-stream", "load 200", "adapter 200", "other 200"} <= made["ended"].keys()
-    check(made, 20)
+    check(made, 20, connections=16)  # HAProxy keeps some open
     check_behind(made, 40)
 
 
@@ -63,7 +63,7 @@ def test_a_short_soak_behind_a_gateway(monkeypatch):
 @pytest.mark.timeout(1800)
 def test_ten_minutes_behind_a_gateway(monkeypatch):
     made = soaked("sim", 10, monkeypatch, gateway=True)
-    check(made, 20)
+    check(made, 20, connections=16)  # HAProxy keeps some open
     check_behind(made, 40)
 
 

@@ -1,6 +1,8 @@
 """Endpoints that nobody reaches, and runs that go on where it was so: of rows and of batch files."""
 
 import json
+import socket
+import time
 
 import pytest
 from cli_lines import wait_for_line
@@ -76,3 +78,29 @@ def test_lines_call_the_one_model_of_an_endpoint_as_it_does(cli):
     assert result.code == 0, result
     assert len(cli.read("out.jsonl")) == 3
     cli.interrupt(process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("flags", "failed"), [((), False), (("--outage-timeout", "0"), True)])
+def test_rows_wait_for_an_endpoint_that_is_started_anew(cli, flags, failed):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = ("serve", "--engine", "sim", "--port", str(port), "--set", "tpot=0.02")
+    first = cli.start(*serve)
+    wait_for_line(first.stderr, "Ctrl-C stops it")
+    cli.write("in.jsonl", rows(200))
+    endpoint = ("--engine", "openai", "--set", f"base_url=http://127.0.0.1:{port}/v1", "--set", "max_retries=0")
+    more = ("--sampling", "max_tokens=8", "--concurrency", "4", "--retries", "1", "--max-unreachable", "0", *flags)
+    run = cli.start("run", "in.jsonl", "-", *endpoint, *more)
+    for _ in range(10):
+        assert run.stdout.readline()
+    first.kill()
+    time.sleep(5)  # the one repetition comes a second after the loss
+    second = cli.start(*serve)
+    out, err = run.communicate(timeout=60)
+    lost = [row for row in map(json.loads, out.splitlines()) if row["error"] is not None]
+    assert bool(lost) is failed
+    assert ("rows wait for it, 300 s at most (outage_timeout)" in err) is not failed
+    assert ("the engine answers again, after" in err) is not failed
+    cli.interrupt(second)

@@ -183,6 +183,8 @@ def test_applications_must_differ_in_name_and_path(problems):
         ("applications:\n  - name: a\n    name: b\n", "line 3: applications[0].name is given twice, first in line 2"),
         ("", "must hold `applications`"),
         ("- a\n", "must hold `applications`"),
+        ("applicatons: []\n", "It has 'applicatons': is that what is meant?"),
+        ("models: []\n", "It has 'models', which belongs into the `args` of an application of"),
         ("import_path: trunnion_ray.serve:build_openai_app\n", "must hold `applications`"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
         ("applications: &a\n  - *a\n", "applications[0]"),

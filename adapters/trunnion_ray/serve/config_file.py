@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,7 @@ def read_config_file(path: str | Path, *, engines: bool = True) -> ServeFile:
         raise ConfigError(f"the config file {path} cannot be read: {error}", param="config") from error
     data, lines = read_yaml(text, name=str(path))
     if not isinstance(data, dict) or "applications" not in data:
-        message = f"{path} must hold `applications`, a list of what is to be served; see `trunnion serve --schema`"
-        raise ConfigError(message, param="applications")
+        raise _no_applications(str(path), data)
     data = with_absolute_paths(data, file.absolute().parent)
     problems: list[Problem] = []
     applications = []
@@ -101,6 +101,16 @@ def read_config_file(path: str | Path, *, engines: bool = True) -> ServeFile:
             first.setdefault(problem.place, problem)
         raise _error(str(path), list(first.values()), lines)
     return ServeFile(path=file, text=text, data=data, applications=tuple(applications))
+
+
+def _no_applications(path: str, data: Any) -> ConfigError:
+    message = f"{path} must hold `applications`, a list of what is to be served; see `trunnion serve --schema`"
+    keys = [str(key) for key in data] if isinstance(data, dict) else []
+    if near := difflib.get_close_matches("applications", keys, 1):
+        message += f". It has {near[0]!r}: is that what is meant?"
+    elif misplaced := [key for key in keys if key in AppConfig.model_fields]:
+        message += f". It has {misplaced[0]!r}, which belongs into the `args` of an application of `{BUILDER}`"
+    return ConfigError(message, param="applications")
 
 
 def is_ours(application: Mapping[str, Any]) -> bool:

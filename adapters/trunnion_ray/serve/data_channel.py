@@ -25,6 +25,7 @@ import msgspec
 
 from trunnion.errors import Transient
 
+from .errors import replica_gone
 from .relay import Head
 
 _log = logging.getLogger("trunnion.serve")
@@ -196,7 +197,7 @@ class _Incoming(asyncio.Protocol):
         self._board.connections.discard(self._transport)
         for line in self._board.lines.values():
             if line.source is self:
-                line.fail(Transient("the replica that served this request is gone; send the request again"))
+                line.fail(replica_gone())
 
 
 class Switchboard:

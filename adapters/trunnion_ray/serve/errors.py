@@ -41,5 +41,10 @@ def unwrap(error: BaseException) -> TrunnionError:
     if names.intersection(_CANCELLED):
         return Cancelled("the request was cancelled")
     if names.intersection(_TRANSIENT):
-        return Transient("the replica that served this request is gone; send the request again", retry_after=1.0)
+        return replica_gone()
     return InternalError(f"the replica failed with {type(error).__name__}; its log says why")
+
+
+def replica_gone() -> Transient:
+    """Return the error of a request whose replica died."""
+    return Transient("the replica that served this request is gone; send the request again", retry_after=1.0)
