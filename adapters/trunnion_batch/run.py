@@ -55,7 +55,7 @@ class BatchRun:
     Attributes:
         n_in: Rows read so far.
         answered: Counts the rows that are answered, also those that wait for slower ones before them.
-        draining: Whether no further rows are begun.
+        stopped: Whether :meth:`drain` left rows unread.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class BatchRun:
         """
         self.n_in = 0
         self.answered = Account()
-        self.draining = False
+        self.stopped = False
+        self._fed = False
         self._options = options
         self._output = output
         self._account = account
@@ -115,7 +116,6 @@ class BatchRun:
 
     def drain(self) -> None:
         """Begin no further rows; :meth:`run` returns when those in flight are written. On the loop of the run."""
-        self.draining = True
         self._drain.set()
 
     async def run(self, chunks: AsyncIterator[list[InputRow]]) -> None:
@@ -132,6 +132,7 @@ class BatchRun:
                     if not task.cancelled():
                         task.result()
                 if drain in done and not feeder.done():
+                    self.stopped = not self._fed
                     feeder.cancel()  # it may wait for input that does not come
                     await asyncio.wait({feeder})
                     await self._window.put(None)
@@ -146,6 +147,7 @@ class BatchRun:
             for item in chunk:
                 await self._slots.acquire()
                 await self._begin(item)
+        self._fed = True
         await self._window.put(None)
 
     async def _begin(self, item: InputRow) -> None:

@@ -50,12 +50,12 @@ class Interrupts:
         """Return the exit code the signal asks for: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
-    def drain_with(self, drain: Callable[[], None]) -> None:
+    def drain_with(self, drain: Callable[[], None], in_flight: Callable[[], int]) -> None:
         """Let the first SIGINT call ``drain``, on the running loop, instead of ending the command."""
         loop = asyncio.get_running_loop()
 
         def gently() -> None:
-            say("stopping: rows in flight are finished first; Ctrl-C again gives them up")
+            say(f"stopping: {in_flight()} rows in flight are finished first; Ctrl-C again gives them up")
             loop.call_soon_threadsafe(drain)
 
         self.gently = gently

@@ -196,7 +196,7 @@ class Job:
                 journals=tuple(one for one in (journal, cache) if one is not None),
                 further=dict(zip(self.further, asked[1:], strict=True)),
             )
-            interrupts.drain_with(batch.drain)
+            interrupts.drain_with(batch.drain, lambda: batch.in_flight)
             self.progress.live = batch.answered
             self.progress.in_flight = lambda: batch.in_flight
             self.progress.replacing = lambda: any(one.answerer.supervisor.replacing for one in asked)
@@ -206,7 +206,7 @@ class Job:
                     await batch.run(self.rows.chunks())
                 finally:
                     self.n_in = batch.n_in
-                    self.partial = batch.draining
+                    self.partial = batch.stopped
                     self.facts["engine_restarts"] = sum(one.answerer.supervisor.deaths for one in asked)
 
     async def _opened(

@@ -143,7 +143,8 @@ def _run(job: Job, given: JobFile) -> None:
 
     from trunnion_ray.data import build_processor, find_error
 
-    logging.getLogger("ray.data").setLevel(logging.INFO if STATE.verbose else logging.ERROR)
+    # What Ray Data logs of a failure as an error is raised as well, and told in a line.
+    logging.getLogger("ray.data").setLevel(logging.INFO if STATE.verbose else logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -181,15 +182,19 @@ def _run(job: Job, given: JobFile) -> None:
 def _watch(job: Job, given: JobFile, begun: Begun) -> None:
     """Let the job's progress see what the replicas have answered, which is ahead of what is written."""
     progress = job.progress
-    in_flight, looked = 0, -_LOOK_SECONDS
+    in_flight, looked, warned = 0, -_LOOK_SECONDS, 0
 
     def look() -> None:
-        nonlocal in_flight, looked
+        nonlocal in_flight, looked, warned
         if time.monotonic() - looked < _LOOK_SECONDS:
             return
         with contextlib.suppress(Exception):  # Ray is busy, or is being stopped: the next look may tell
             seen = begun.seen()
             progress.live, in_flight = seen.account, seen.in_flight
+            for number, text in seen.warned:
+                if number > warned:
+                    warned = number
+                    logging.getLogger("trunnion.batch").warning("%s", text)
         looked = time.monotonic()
 
     replicas = sum((given.replicas, *(one.replicas for one in given.models.values())))

@@ -254,7 +254,7 @@ class _Job:
                     strict=self.strict,
                     journal=journal,
                 )
-                interrupts.drain_with(batch.drain)
+                interrupts.drain_with(batch.drain, lambda: batch.in_flight)
                 self.progress.in_flight = lambda: batch.in_flight
                 self.progress.replacing = lambda: supervisor.replacing
                 with self.progress:
@@ -262,7 +262,7 @@ class _Job:
                         await batch.run(read_ahead(read_lines(self.descriptor)))
                     finally:
                         self.n_in = batch.n_in
-                        self.partial, self.passing = batch.draining, batch.passing
+                        self.partial, self.passing = batch.stopped, batch.passing
                         self.facts["engine_restarts"] = supervisor.deaths
             finally:
                 interrupts.gently = None

@@ -8,6 +8,7 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cli_lines import wait_for_line
 
 SIM = ("--engine", "sim")
 
@@ -275,6 +276,27 @@ def test_jsonl_to_parquet_finds_the_columns_of_all_rows(cli, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "in.jsonl", "odd.jsonl", "odd.partial.jsonl", "odd.summary.json", "out.parquet", "out.summary.json",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["run", "run-batch"])
+def test_ctrl_c_after_the_last_row_was_begun_leaves_nothing_undone(cli, kind):
+    body = {"model": "sim", "prompt": "x", "max_tokens": 2}
+    lines = [{"custom_id": f"{i}", "url": "/v1/completions", "body": body} for i in range(20)]
+    cli.write("in.jsonl", lines if kind == "run-batch" else [{"id": i, "prompt": "x"} for i in range(20)])
+    files = (
+        ("-i", "in.jsonl", "-o", "out.jsonl", "--engine", "sim")
+        if kind == "run-batch"
+        else ("in.jsonl", "out.jsonl", *SIM)
+    )
+    process = cli.start(kind, *files, "--set", "ttft=4", "--concurrency", "30")
+    wait_for_line(process.stderr, "starting sim")
+    time.sleep(2)
+    result = cli.interrupt(process)
+    assert result.code == 0, result
+    assert "20 rows in flight are finished first" in result.err
+    assert "20 rows in = 20 ok" in result.err
+    assert len(cli.read("out.jsonl")) == 20
+    assert json.loads((cli.folder / "out.summary.json").read_text())["partial"] is False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -47,17 +47,39 @@ def test_blocks_are_counted_once_however_often_they_are_done():
 
 def test_how_far_a_job_has_come_is_known_before_its_rows_are_written():
     desk = Desk()
-    assert desk.seen() == (Account(began=desk.seen().account.began), 0, 0)
+    assert desk.seen() == (Account(began=desk.seen().account.began), 0, 0, ())
     desk.hello("r", "1")
     desk.hello("other", "1")
     begin(desk, ("t", 1), A, None, B)
     begin(desk, ("t", 2), C, replica="other")
-    assert desk.seen()[1:] == (3, 2)
+    assert desk.seen()[1:] == (3, 2, ())
     for _ in range(2):  # a block that is done again counts once
         desk.end("r", ("t", 1), count(rows=3, replayed=1, replayed_prompt_tokens=2, replayed_tokens=1, cost=0.5))
-    account, in_flight, _ = desk.seen()
+    account, in_flight, *_ = desk.seen()
     assert (account.rows, account.ok, account.new_rows, in_flight) == (3, 2, 2, 1)
     assert (account.read_tokens, account.generated_tokens, account.cost) == (3, 2, 0.5)
+
+
+def test_rows_of_a_block_that_is_under_way_are_seen():
+    desk = Desk()
+    for replica in ("r", "other"):
+        desk.hello(replica, "1")
+    begin(desk, ("t", 1), A, B, C)
+    begin(desk, ("t", 2), A, replica="other")
+    desk.underway("r", {("t", 1): count(rows=2, ok=1), ("gone", 1): count()}, ["one", "two"])
+    desk.underway("other", {}, ["three"])
+    seen = desk.seen()
+    assert (seen.account.ok, seen.account.failed, seen.account.completion_tokens, seen.in_flight) == (1, 1, 3, 2)
+    assert seen.warned == ((1, "one"), (2, "two"), (3, "three"))
+    assert desk.seen().account.rows == 2  # looking changes nothing
+    assert desk.account()["rows_in"] == 0
+    desk.end("r", ("t", 1), count(rows=3, ok=2))
+    desk.underway("r", {("t", 1): count(rows=2, ok=1)}, [])  # overtaken on its way
+    assert (desk.seen().account.rows, desk.seen().in_flight) == (3, 1)
+    desk.underway("other", {("t", 2): count(rows=1, ok=1)}, [])
+    assert desk.seen().account.rows == 4
+    desk.hello("other", "2")  # its rows are done again
+    assert desk.seen().account.rows == 3
 
 
 def test_rows_of_a_replica_that_died_were_there_at_a_death():

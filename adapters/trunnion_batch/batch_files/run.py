@@ -71,7 +71,7 @@ class BatchFileRun:
 
     Attributes:
         n_in: Lines read so far; empty ones do not count.
-        draining: Whether no further lines are begun.
+        stopped: Whether :meth:`drain` left lines unread.
         passing: Lines that failed in a way that may pass.
     """
 
@@ -100,7 +100,7 @@ class BatchFileRun:
             journal: Remembers what was answered.
         """
         self.n_in = 0
-        self.draining = False
+        self.stopped = False
         self.passing = 0
         self._app = create_app([model], HTTPSettings(disconnect_interval=_NEVER, max_body_bytes=1 << 30))
         self._model = model
@@ -125,7 +125,6 @@ class BatchFileRun:
 
     def drain(self) -> None:
         """Begin no further lines; :meth:`run` returns when those in flight are written. On the loop of the run."""
-        self.draining = True
         self._drain.set()
 
     async def run(self, chunks: AsyncIterator[list[tuple[int, bytes]]]) -> None:
@@ -143,6 +142,7 @@ class BatchFileRun:
             begun: set[asyncio.Future[Any]] = {feeder, drain, flusher, self._failure}
             await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
             if drain.done() and not feeder.done():
+                self.stopped = True
                 feeder.cancel()
                 await asyncio.wait({feeder})
             for task in (feeder, flusher, self._failure):

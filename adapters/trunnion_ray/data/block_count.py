@@ -29,11 +29,13 @@ class Seen(NamedTuple):
     """Hold how far a job has come, before its rows are written."""
 
     account: Account
-    """Of the blocks that ended, without their errors."""
+    """Of the rows that were answered or failed, without their errors."""
     in_flight: int
-    """Rows of the blocks that were begun and have not ended."""
+    """Rows that were begun and are not among these."""
     replicas: int
     """Those that said hello."""
+    warned: tuple[tuple[int, str], ...] = ()
+    """What the replicas warned of last, numbered."""
 
 
 def add_block(account: Account, count: BlockCount, sign: int) -> None:

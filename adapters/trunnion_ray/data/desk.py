@@ -6,10 +6,11 @@ An actor without a CPU of its own. Replicas call it once or twice per block.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from trunnion_batch.journal import Journal
 from .block_count import BlockCount, Seen, add_block
 
 _FLUSH_SECONDS: Final = 2.0
+_WARNINGS: Final = 20
+"""Of the replicas, that are kept for who looks."""
 
 Call = tuple[str, int]
 """A block, by the task that brings it, which is the same when the task is repeated, and its number in that task."""
@@ -34,6 +37,8 @@ class _Replica:
     """Lives that ended without a row that came through in between."""
     blocks: dict[Call, list[bytes]] = field(default_factory=dict)
     alone: list[bytes] = field(default_factory=list)
+    parts: dict[Call, BlockCount] = field(default_factory=dict)
+    """How far blocks have come that have not ended."""
 
 
 class Desk:
@@ -61,8 +66,10 @@ class Desk:
         self._counts: dict[Call, BlockCount] = {}
         self._total = Account()
         self._restarts = 0
+        self._warnings = 0
         self._taken: dict[Call, list[tuple[bytes, bytes]]] = {}
         self._returned: dict[bytes, list[bytes]] = {}
+        self._warned: deque[tuple[int, str]] = deque(maxlen=_WARNINGS)
         self._began = time.monotonic()
         try:
             self._journal = None if journal is None else Journal(journal)
@@ -192,6 +199,7 @@ class Desk:
         """
         if replica in self._replicas:
             self._replicas[replica].blocks.pop(call, None)
+            self._replicas[replica].parts.pop(call, None)
         self._taken.pop(call, None)
         if count.ok > count.replayed:
             self._progress(replica)
@@ -203,11 +211,23 @@ class Desk:
         add_block(self._total, count, 1)
         check_errors(self._total.failed, self._total.rows, self._limit)
 
+    def underway(self, replica: str, parts: Mapping[Call, BlockCount], warned: Sequence[str]) -> None:
+        """Take note how far a replica's blocks have come, and of warnings."""
+        if replica in self._replicas:
+            one = self._replicas[replica]
+            one.parts = {call: part for call, part in parts.items() if call in one.blocks}
+        for text in warned:
+            self._warnings += 1
+            self._warned.append((self._warnings, text))
+
     def seen(self) -> Seen:
         """Return how far the job has come; cheap, however many blocks there were."""
-        total = self._total
+        total = dataclasses.replace(self._total)
         begun = sum(len(keys) for one in self._replicas.values() for keys in one.blocks.values())
-        return Seen(total, begun, len(self._replicas))
+        for part in (part for one in self._replicas.values() for part in one.parts.values()):
+            add_block(total, part, 1)
+            begun -= part.rows
+        return Seen(total, max(begun, 0), len(self._replicas), tuple(self._warned))
 
     def account(self) -> dict[str, Any]:
         """Return the account of all blocks so far; see :meth:`trunnion_batch.account.Account.summary`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import ray
@@ -72,6 +72,10 @@ class DeskClient:
     def end(self, call: Call, count: BlockCount, restarts: int) -> None:
         """End a block. Raises the error that ends the job where too many rows failed."""
         self._get(self._desk.end.remote(self.name, call, count, restarts))
+
+    def underway(self, parts: Mapping[Call, BlockCount], warned: Sequence[str]) -> None:
+        """Tell how far the blocks have come that have not ended, and what was warned of; waits for nothing."""
+        self._desk.underway.remote(self.name, parts, warned)
 
     def write(self, call: Call, answers: list[tuple[bytes, bytes, bool]]) -> Any:
         """Send answers; returns what :meth:`settle` waits for."""

@@ -99,6 +99,7 @@ class BlockRunner:
         self._desk = desk
         self._slots = None if max_pending is None else asyncio.Semaphore(max_pending)
         self._order: PrefixQueue | None = None
+        self._open: dict[Call, _Block] = {}
         self._closing = threading.Lock()
         self._closed = False
         self._thread = LoopThread("trunnion-engine", _loop_factory())
@@ -144,11 +145,21 @@ class BlockRunner:
         if self._desk is not None and call is not None:
             book = self._desk.begin(call, [None if isinstance(item, TrunnionError) else item for item in items])
         block = _Block(len(requests), book)
-        self._thread.loop.call_soon_threadsafe(self._begin, block, items)
-        outcomes = block.future.result()
+        if book is not None:
+            self._open[book.call] = block
+        try:
+            self._thread.loop.call_soon_threadsafe(self._begin, block, items)
+            outcomes = block.future.result()
+        finally:
+            if book is not None:
+                del self._open[book.call]
         if book is not None:
             book.settle()
         return outcomes
+
+    def open_blocks(self) -> list[tuple[Call, list[Outcome | None]]]:
+        """Return the named blocks that are under way, with what became of their rows so far. From any thread."""
+        return [(call, list(block.outcomes)) for call, block in list(self._open.items())]
 
     def _prepared(self, requests: Sequence[RowRequest | TrunnionError]) -> list[Asked | TrunnionError]:
         """Template and tokenize in the calling thread, unless hooks must see each request first."""

@@ -29,6 +29,7 @@ from .outside import FAILED_BEFORE, failure_before
 from .placement import remove_own_group
 from .runner import Answer, BlockRunner, Outcome
 from .tables import Columns
+from .underway import Underway
 
 logger = logging.getLogger("trunnion.data")
 _PLACE: Final = "__trunnion_place"
@@ -108,8 +109,9 @@ class BatchWorker:
         if self._runner is not None:
             # Runs when Ray lets the worker go, else when the process exits: before the finalizers of the engine's
             # library, which are older and would end its processes under it.
-            self._close = weakref.finalize(self, _close, self._runner, owns_group=job.owns_group)
             self._prices = self._runner.pipeline.info.details.get("prices")
+            underway = None if self._desk is None else Underway(self._runner, self._desk, self._prices)
+            self._close = weakref.finalize(self, _close, self._runner, underway, owns_group=job.owns_group)
             logger.info("%s", self._runner.pipeline.explain())
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -315,7 +317,9 @@ class BatchWorker:
             self._close()
 
 
-def _close(runner: BlockRunner, *, owns_group: bool) -> None:
+def _close(runner: BlockRunner, underway: Underway | None, *, owns_group: bool) -> None:
+    if underway is not None:
+        underway.stop()
     with contextlib.suppress(Exception):  # the process ends either way
         runner.close()
     if owns_group:
