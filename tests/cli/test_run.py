@@ -278,6 +278,7 @@ def test_jsonl_to_parquet_finds_the_columns_of_all_rows(cli, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["run", "run-batch"])
 def test_ctrl_c_after_the_last_row_was_begun_leaves_nothing_undone(cli, kind):
     body = {"model": "sim", "prompt": "x", "max_tokens": 2}
@@ -288,9 +289,8 @@ def test_ctrl_c_after_the_last_row_was_begun_leaves_nothing_undone(cli, kind):
         if kind == "run-batch"
         else ("in.jsonl", "out.jsonl", *SIM)
     )
-    process = cli.start(kind, *files, "--set", "ttft=4", "--concurrency", "30")
-    wait_for_line(process.stderr, "starting sim")
-    time.sleep(2)
+    process = cli.start(kind, *files, "--set", "ttft=12", "--concurrency", "30")
+    wait_for_line(process.stderr, "20 in flight")
     result = cli.interrupt(process)
     assert result.code == 0, result
     assert "20 rows in flight are finished first" in result.err
