@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from trunnion.errors import InternalError, InvalidArgument, Transient
+from trunnion.errors import InvalidArgument, Transient
 from trunnion.fetch import FetchJob
 
 from .failures import disk_error, storing
@@ -54,17 +54,15 @@ def unpack(job: FetchJob, archive: Path, target: Path) -> Path:
 
 
 def _tar(job: FetchJob, archive: Path, target: Path) -> Iterator[tuple[str, int]]:
-    if not hasattr(tarfile, "data_filter"):
-        raise InternalError("unpacking an archive safely needs Python 3.11.4 or later")
     with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
         for member in tar:
             check_inside(member.name, job.shown)
-            try:
-                with storing(job):
-                    tar.extract(member, target, filter="data")
-            except tarfile.FilterError as error:
-                message = f"{job.shown} holds {member.name!r}, which is refused: {error}"
-                raise InvalidArgument(message, param="model") from error
+            if hasattr(tarfile, "data_filter"):
+                _extract(job, tar, member, target)
+            elif member.isfile() or member.isdir():  # Python before 3.11.4, and no links with it
+                _write(job, None if member.isdir() else tar.extractfile(member), target / member.name)
+            else:
+                raise _neither(job, member.name)
             yield member.name, raw.tell()
         # A header that cannot be read ends the list as the real end does: the compressed stream knows better.
         while tar.fileobj is not None and tar.fileobj.read(_BLOCK):
@@ -78,23 +76,37 @@ def _zip(job: FetchJob, archive: Path, target: Path) -> Iterator[tuple[str, int]
             check_inside(member.filename, job.shown)
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                message = f"{job.shown} holds {member.filename!r}, which is neither file nor folder; refused"
-                raise InvalidArgument(message, param="model")
-            place = target / member.filename
-            with storing(job):
-                (place if member.is_dir() else place.parent).mkdir(parents=True, exist_ok=True)
-            if not member.is_dir():
-                with opened.open(member) as content:
-                    _copy(job, content, place)
+                raise _neither(job, member.filename)
+            _write(job, None if member.is_dir() else opened.open(member), target / member.filename)
             done += member.compress_size
             yield member.filename, done
 
 
-def _copy(job: FetchJob, content: object, place: Path) -> None:
+def _extract(job: FetchJob, tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    try:
+        with storing(job):
+            tar.extract(member, target, filter="data")
+    except tarfile.FilterError as error:
+        message = f"{job.shown} holds {member.name!r}, which is refused: {error}"
+        raise InvalidArgument(message, param="model") from error
+
+
+def _write(job: FetchJob, content: IO[bytes] | None, place: Path) -> None:
+    """Write a file, or make a folder where there is no content."""
     with storing(job):
-        out = place.open("wb")
-    with out:
-        while block := content.read(_BLOCK):  # type: ignore[attr-defined]
-            job.touch()
-            with storing(job):
-                out.write(block)
+        (place if content is None else place.parent).mkdir(parents=True, exist_ok=True)
+    if content is None:
+        return
+    with content:
+        with storing(job):
+            out = place.open("wb")
+        with out:
+            while block := content.read(_BLOCK):
+                job.touch()
+                with storing(job):
+                    out.write(block)
+
+
+def _neither(job: FetchJob, name: str) -> InvalidArgument:
+    message = f"{job.shown} holds {name!r}, which is neither file nor folder; refused"
+    return InvalidArgument(message, param="model")

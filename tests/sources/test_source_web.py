@@ -148,6 +148,12 @@ def bad_zip(name, mode=0):
     return out.getvalue()
 
 
+@pytest.fixture(params=["of today", "before 3.11.4"])
+def python(request, monkeypatch):
+    if request.param != "of today":
+        monkeypatch.delattr("tarfile.data_filter", raising=False)
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -162,6 +168,7 @@ def bad_zip(name, mode=0):
         ("i.zip", bad_zip("..\\escaped")),
     ],
 )
+@pytest.mark.usefixtures("python")
 def test_archives_that_lead_out_are_refused(web, fetch, tmp_path, name, data):
     web.files[f"/{name}"] = data
     with pytest.raises(InvalidArgument, match="refused"):
