@@ -1,17 +1,36 @@
-"""Tell whether an unfinished output of an earlier run holds nothing that the finished one does not."""
+"""Know what earlier runs left of an output: whether it holds anything that the finished one does not, or is a ruin."""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import itertools
 import json
+import os
+import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trunnion.pooling import Task
 from trunnion.row_tasks import TASK_COLUMNS
 
 from .row_input import import_parquet
+
+HOST: Final = re.sub(r"[^\w.]", "_", platform.node())
+"""This machine, in the names of temporary files: their process's number means nothing elsewhere."""
+
+
+def sweep(output: Path) -> None:
+    """Remove the temporary files of runs into an output that were killed on this machine."""
+    for begun in output.parent.glob(f".{glob.escape(output.name)}.{HOST}-*.tmp"):
+        number = begun.name.removeprefix(f".{output.name}.{HOST}-").partition("-")[0]
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                begun.unlink()
 
 
 def superseded(partial: Path, output: Path, task: Task, *, parquet: bool) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 from trunnion.errors import ConfigError
 from trunnion.pooling import Task
 
-from .leftover import superseded
+from .leftover import HOST, superseded, sweep
 from .places import put_in_place
 from .row_input import file_format, import_parquet
 
@@ -47,7 +47,7 @@ class RowOutput(ABC):
         self.displaced: Path | None = None
         self.leftover: Path | None = None
         # Not the process's number alone: on a file system that machines share, two may have the same.
-        unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        unique = f"{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.temporary = None if path is None else path.with_name(f".{path.name}.{unique}.tmp")
 
     @abstractmethod
@@ -68,6 +68,7 @@ class RowOutput(ABC):
             self._place(self.temporary)
             assert self.path is not None
             self._clear(self.path)
+            sweep(self.displaced or self.path)
 
     def _clear(self, made: Path) -> None:
         """Remove what an earlier run left unfinished, if ``made`` has its rows; else take note of it."""

@@ -1,13 +1,17 @@
 """An unfinished output goes when the finished one has its rows, and stays when anything would be lost."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
 
 from trunnion.errors import Overloaded
 from trunnion.row_tasks import failed_columns
-from trunnion_batch.row_output import open_output, partial_path
+from trunnion_batch.leftover import HOST
+from trunnion_batch.row_output import JsonlOutput, open_output, partial_path
 
 
 def row(number, text="x"):
@@ -71,3 +75,21 @@ def test_rows_beside_the_name_of_another_run_count_as_well(tmp_path):
     output.commit()
     assert (output.path.name, output.leftover, kept.exists()) == ("out.2.jsonl", None, False)
     assert [json.loads(line)["id"] for line in output.path.read_text().splitlines()] == [0, 1, 2]
+
+
+def test_what_killed_runs_began_goes_when_one_is_finished(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    ruins = [tmp_path / f".out.jsonl.{HOST}-{gone.pid}-0{i}.tmp" for i in range(2)]
+    kept = [
+        tmp_path / f".out.jsonl.{HOST}-{os.getpid()}-00.tmp",  # of a run that goes on
+        tmp_path / f".out.jsonl.elsewhere-{gone.pid}-00.tmp",  # of another machine
+        tmp_path / f".out.jsonl.{HOST}-many-00.tmp",
+        tmp_path / f".other.jsonl.{HOST}-{gone.pid}-00.tmp",
+    ]
+    for path in (*ruins, *kept):
+        path.touch()
+    output = JsonlOutput(tmp_path / "out.jsonl")
+    output.write({"a": 1})
+    output.commit()
+    assert {*tmp_path.iterdir()} == {*kept, tmp_path / "out.jsonl"}

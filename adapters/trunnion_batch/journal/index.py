@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,11 +15,9 @@ class Index:
 
     def __init__(self, segments: Iterable[Path]) -> None:
         """Read the segments through once. Blocks."""
-        handle, name = tempfile.mkstemp(prefix="trunnion-index-", suffix=".sqlite")
-        os.close(handle)
-        self._name = name
         self._files: list[int] = []
-        self._data = sqlite3.connect(name, check_same_thread=False, isolation_level=None)
+        # Without a name it is SQLite's own temporary file, which goes with this process however that ends.
+        self._data = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE", "cache_size = -32768"):
             self._data.execute(f"PRAGMA {pragma}")
         self._data.execute("CREATE TABLE answers (key BLOB, segment INTEGER, start INTEGER, length INTEGER)")
@@ -87,8 +83,6 @@ class Index:
             os.close(file)
         self._files.clear()
         self.left = 0
-        with contextlib.suppress(OSError):
-            Path(self._name).unlink()
 
 
 __all__ = ["Index", "Place"]

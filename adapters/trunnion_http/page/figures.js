@@ -77,8 +77,9 @@ class Replicas {
   /* Return the processes that answer this page themselves. */
   asked(fresh) { return this.latest(fresh).filter((told) => told.asked); }
 
-  tells(name, model) {
-    return this.latest(false).some(({ samples }) => samples.some((s) => s.name === name && s.labels.model === model));
+  /* Tell whether a replica has told anything of a model. */
+  tells(model) {
+    return this.latest(false).some(({ asked, samples }) => !asked && samples.some((s) => s.labels.model === model));
   }
 
   total(name, model, fresh = false) {

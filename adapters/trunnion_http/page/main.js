@@ -76,8 +76,9 @@ async function lookModels(now) {
 function showModels() {
   fill("models", page.models.map((model) => {
     if (model.parent) return row([model.id, "adapter", "", "", "", "", ""], "adapter");
-    const of = (name, how = "total") => // a gateway asks nothing of a model that may sleep
-      page.metrics && replicas.tells(name, model.id) ? count.format(replicas[how](name, model.id)) : "–";
+    const told = page.ready.topology !== "gateway" || replicas.tells(model.id); // it asks nothing of a model that may sleep
+    const of = (name, how = "total") =>
+      page.metrics && (told || name === "requests_total") ? count.format(replicas[how](name, model.id)) : "–";
     const state = page.ready.models?.[model.id], running = page.ready.replicas?.[model.id];
     const words = state === undefined ? "–" : state ? "ready" : "starting";
     return row([model.id, running === undefined ? words : `${words} (${running})`, of("engine_running", "gauge"),
