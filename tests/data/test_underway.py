@@ -64,3 +64,11 @@ def test_warnings_are_told_once(replica):
     logging.getLogger("trunnion.batch").warning("rows wait for %s", "it")
     wait_for(desk, lambda _, warned: warned == ["rows wait for it"])
     assert sum(len(warned) for _, warned in desk) == 1
+
+
+def test_warnings_stay_in_the_log_of_the_process(replica, monkeypatch, capsys):
+    _, desk = replica
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logging.getLogger("trunnion.batch").warning("rows wait")
+    wait_for(desk, lambda _, warned: warned == ["rows wait"])
+    assert "rows wait" in capsys.readouterr().err

@@ -36,8 +36,10 @@ class Underway(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a warning."""
+        """Take a warning, and leave it in this process's log as well, which it would not be with this handler alone."""
         self._warned.append(record.getMessage())
+        if logging.lastResort is not None and not logging.getLogger().hasHandlers():
+            logging.lastResort.handle(record)
 
     def stop(self) -> None:
         """End it. Idempotent."""
