@@ -27,7 +27,7 @@ from .going_on import going_on
 from .interrupts import Interrupts
 from .progress import Progress
 from .starting import starter
-from .summary import write_summary
+from .summary import ended_by, write_summary
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +88,7 @@ class Job:
         try:
             await work
             if self.partial:
+                self.facts |= ended_by()
                 self._keep()
                 self.progress.tell(self.n_in, partial=True)
                 self._write_summary()
@@ -99,6 +100,7 @@ class Job:
             if interrupts.signal:
                 say("interrupted" + ("" if self.output.rows else "; nothing was written"))
             self.partial = True
+            self.facts |= ended_by(error)
             self._keep(error, quiet=isinstance(error, BrokenPipeError))
             self._write_summary()
             raise

@@ -28,7 +28,7 @@ from .console import claim_stdout_bytes, say
 from .interrupts import Interrupts, run_async
 from .options import Adapters, Debug, Hooks, Settings, Verbose, build_spec, hook_settings
 from .progress import Progress
-from .summary import write_summary
+from .summary import ended_by, write_summary
 
 if TYPE_CHECKING:
     from trunnion import EngineSpec
@@ -170,10 +170,12 @@ class _Job:
             await self._answer(interrupts)
         except BaseException as error:
             self.partial = True
+            self.facts |= ended_by(error)
             self._keep(error)
             self._write_summary()
             raise
         if self.partial:
+            self.facts |= ended_by()
             self._keep()
         else:
             self.results.commit()

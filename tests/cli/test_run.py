@@ -130,6 +130,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight_and_says_how_to_go_on(cli, until
     assert [row["id"] for row in kept] == [*range(len(kept))]
     summary = json.loads((tmp_path / "out.summary.json").read_text())
     assert (summary["partial"], summary["ok"], summary["rows_in"]) == (True, len(kept), len(kept))
+    assert summary["ended_by"] == {"code": "interrupted", "message": "the run was stopped by a signal"}
     result = cli.run(*command, "--set", "ttft=0")
     assert f"({len(kept)} replayed)" in result.err
     assert not (tmp_path / "out.jsonl.partial").exists()  # its rows are in the output

@@ -37,10 +37,14 @@ def test_a_run_ends_where_nobody_answers(cli, kind):
     assert result.code == 1, result
     assert "error: 20 rows failed one after the other because the engine cannot be reached" in result.err
     assert not (cli.folder / "out.jsonl").exists()
-    assert json.loads((cli.folder / "out.summary.json").read_text())["partial"] is True
+    summary = json.loads((cli.folder / "out.summary.json").read_text())
+    assert summary["partial"] is True
+    assert summary["ended_by"]["code"] == "engine_unreachable"
+    assert "20 rows failed one after the other" in summary["ended_by"]["message"]
     assert result.err.count("\n") < 8
     result = cli.run(*command, "--max-unreachable", "0")
     assert "60 rows in = 0 ok + 60 failed" in result.err
+    assert "ended_by" not in json.loads((cli.folder / "out.summary.json").read_text())
 
 
 def test_lines_that_may_be_answered_another_time_keep_the_journal(cli):
