@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -160,6 +160,7 @@ class DeskMember:
         self._seen = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
+        self._caught_up = asyncio.Event()
         self._asking = asyncio.get_running_loop().create_task(self._ask())
 
     async def order(self, order: Order) -> None:
@@ -168,6 +169,13 @@ class DeskMember:
             await self._desk.order.remote(order)
         except Exception as error:
             raise unwrap(error) from error
+
+    async def caught_up(self, seconds: float) -> bool:
+        """Wait until what the others were ordered before is done here as well; returns whether it is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._caught_up.wait()
+        return self._caught_up.is_set()
 
     def close(self) -> None:
         """Stop asking."""
@@ -184,10 +192,20 @@ class DeskMember:
                 continue
             self._epoch = answer.epoch
             self._seen = answer.last
-            for number, order in sorted(answer.orders.items()):
-                task = asyncio.get_running_loop().create_task(self._do(number, order))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            tasks = [self._spawn(self._do(number, order)) for number, order in sorted(answer.orders.items())]
+            if not self._caught_up.is_set():
+                self._spawn(self._catch_up(tasks))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _catch_up(self, orders: list[asyncio.Task[None]]) -> None:
+        """Wait for the first orders, while further questions tell the desk that the replica lives."""
+        await asyncio.gather(*orders, return_exceptions=True)
+        self._caught_up.set()
 
     async def _do(self, number: int, order: Order) -> None:
         """Carry an order out, in its turn, while further questions tell the desk that the replica lives."""

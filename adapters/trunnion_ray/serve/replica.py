@@ -37,6 +37,8 @@ _log = logging.getLogger("trunnion.serve")
 _LAST_WORDS: Final = 1.0
 """Seconds a replica with a dead engine has left, for the answers that say so."""
 _STOP_LIMIT: Final = 20.0
+_CATCH_UP: Final = 15.0
+"""Seconds a new replica waits for the adapters that the others have, before it takes requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,7 @@ class ModelReplica:
         if export is not None:
             export.start()
         self._model = SharedModel(spec.name, self._pipeline, self._library, desk)
+        await self._model.catch_up(_CATCH_UP)
         self._canary: Canary | None = None
         if spec.canary_period is not None:
             seconds = {"period": spec.canary_period, "timeout": spec.canary_timeout}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ray import serve
@@ -12,6 +13,8 @@ from trunnion_http import PipelineModel
 from trunnion_http.administration import Order
 
 from .order_desk import DeskMember
+
+_log = logging.getLogger("trunnion.serve")
 
 
 class SharedModel(PipelineModel):
@@ -33,6 +36,11 @@ class SharedModel(PipelineModel):
             await super().administer(order)
         else:
             await self._member.order(order)
+
+    async def catch_up(self, seconds: float) -> None:
+        """Wait until this replica has the adapters that the others were ordered to load."""
+        if self._member is not None and not await self._member.caught_up(seconds):
+            _log.warning("%r serves before it knows which adapters the other replicas have", self.name)
 
     def close(self) -> None:
         """Take no more orders."""
