@@ -50,11 +50,11 @@ def test_the_page_works_there_in_a_browser(lab, app, browser):
     assert "4 out" in page.text(".turn.assistant .quiet")
     topology = "gateway" if app == "many" else lab.topology
     page.wait(f"document.querySelector('#state').textContent === 'ready, {topology} topology'")
-    page.wait("Number(document.querySelector('#models td:nth-child(5)').textContent) > 0")
-    page.wait("Number(document.querySelector('#models td:last-child').textContent) >= 4")
+    page.wait("Number(document.querySelector('#models td:nth-child(5)')?.textContent) > 0")
+    page.wait("Number(document.querySelector('#models td:last-child')?.textContent) >= 4")
     page.wait(f"document.querySelectorAll('#replicas tr').length === {2 if app == 'many' else 1}")
     if topology == "gateway":
-        page.wait("document.querySelector('#models td:nth-child(2)').textContent === 'ready (1)'")
+        page.wait("document.querySelector('#models td:nth-child(2)')?.textContent === 'ready (1)'")
         assert "other/model-1.5 " in page.text("#replicas")
     assert page.complaints == []
 
