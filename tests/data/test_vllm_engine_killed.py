@@ -5,6 +5,7 @@ import signal
 
 import psutil
 import pytest
+from vllm_processes import is_engine
 
 from trunnion_demo import model_path
 from trunnion_ray.data import ProcessorConfig, build_processor
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 def engine_of(pid):
     """Return the process of the engine that a replica started."""
     below = psutil.Process(pid).children(recursive=True)
-    return next(process for process in below if "EngineCore" in " ".join(process.cmdline()))
+    return next(process for process in below if is_engine(process))
 
 
 def test_a_killed_engine_is_replaced_and_every_row_accounted_for(ray_session, tmp_path):

@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from vllm_processes import is_engine
 
 from trunnion_demo import model_path
 
@@ -40,7 +41,7 @@ def tree(pid):
     """Return a worker's processes, with the engine's, and the watcher that ends them."""
     worker = psutil.Process(pid)
     processes = [worker, *worker.children(recursive=True)]
-    assert any("EngineCore" in " ".join(process.cmdline()) for process in processes)
+    assert any(map(is_engine, processes))
     return processes
 
 
