@@ -5,10 +5,10 @@ import signal
 
 import psutil
 import pytest
-from vllm_processes import is_engine
 
 from trunnion_demo import model_path
 from trunnion_ray.data import ProcessorConfig, build_processor
+from vllm_processes import is_engine
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 

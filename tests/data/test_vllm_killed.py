@@ -8,9 +8,9 @@ import time
 
 import psutil
 import pytest
-from vllm_processes import is_engine
 
 from trunnion_demo import model_path
+from vllm_processes import is_engine
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(400)]
 JOB = f"""
