@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trunnion.errors import TrunnionError
-
 from .console import say
 
 
 def ended_by(error: BaseException | None = None) -> dict[str, Any]:
     """Return what ended a run before its last row, for its account: an error, or else a person."""
+    from trunnion.errors import TrunnionError
+
     if error is None or isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
         told = {"code": "interrupted", "message": "the run was stopped by a signal"}
     elif isinstance(error, TrunnionError):
