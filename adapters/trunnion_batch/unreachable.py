@@ -60,12 +60,12 @@ class Unreachable:
         then waits for its return, and has all of its attempts again after it. Where others are answered meanwhile, the
         row is what fails.
         """
+        lost = _unreached(error)
+        if not lost and (isinstance(error, Overloaded) or "status" in error.details):
+            self.answered()  # if only to refuse
         if not error.retryable:
             return False
         now = time.monotonic()
-        lost = _unreached(error)
-        if not lost:
-            self.refused(error)
         if losses.began is None:
             losses.began = losses.since = now
         elif losses.waiting and self._heard is not None and self._heard > losses.since:
@@ -87,11 +87,6 @@ class Unreachable:
             )
         return True
 
-    def refused(self, error: TrunnionError) -> None:
-        """Take note of an error that may be the engine's own answer."""
-        if isinstance(error, Overloaded) or "status" in error.details:
-            self.answered()
-
     def failed(self, error: TrunnionError, in_flight: int) -> EngineDead | None:
         """Take note of a row that failed; returns what ends the job once it is the engine that is broken.
 
@@ -100,7 +95,6 @@ class Unreachable:
             in_flight: Rows that were begun and are not done, this one included.
         """
         if not _unreached(error):
-            self.refused(error)
             return None
         self._in_flight = max(self._in_flight, in_flight) if self._in_a_row else in_flight
         self._in_a_row += 1
