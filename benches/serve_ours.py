@@ -20,11 +20,12 @@ def main() -> None:
     parser.add_argument("--topology", default="direct")
     parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--compiled", action="store_true", help="not enforce_eager")
     parser.add_argument("--guarded", action="store_true", help="API keys, and hooks that look at each request")
     parser.add_argument("--adapter", action="store_true", help="serve the demo model's adapter as well")
     args = parser.parse_args()
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    config = {"max_model_len": args.max_model_len, "enforce_eager": True}
+    config = {"max_model_len": args.max_model_len, "enforce_eager": not args.compiled}
     adapters = {name: str(path) for name, path in adapter_paths().items()} if args.adapter else {}
     limits = {"rate_limits": {"requests_per_minute": 1e9, "tokens_per_minute": 1e12}} if args.guarded else {}
     model = {"engine": "vllm", "model": args.model, "config": config, "adapters": adapters, "hooks": limits}

@@ -121,11 +121,12 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
     port = free_port()
     here = Path(__file__).parent
     common = ["--model", args.model, "--port", str(port), "--max-model-len", str(args.max_model_len)]
-    replicas = ["--replicas", str(args.replicas)]
+    replicas = ["--replicas", str(args.replicas), *(["--compiled"] if args.compiled else [])]
     env: dict[str, str] = {}
     if name in ("vllm", VLLM_ADAPTER):
         command = ["-m", "vllm.entrypoints.openai.api_server", *common, "--served-model-name", "demo"]
-        command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log"]
+        command += ["--host", "127.0.0.1", "--disable-uvicorn-access-log"]
+        command += [] if args.compiled else ["--enforce-eager"]
         if name == VLLM_ADAPTER:
             modules = [f"{adapter}={path}" for adapter, path in adapter_paths().items()]
             command += ["--enable-lora", "--lora-modules", *modules]
@@ -217,13 +218,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=640, help="per run")
     parser.add_argument("--tokens", type=int, default=16, help="forced completion tokens")
     parser.add_argument("--max-model-len", type=int, default=1024)
+    parser.add_argument("--compiled", action="store_true", help="let vLLM compile the model, as it does by default")
     parser.add_argument("--replicas", type=int, default=1, help="of Ray's contenders; vLLM's own server has one engine")
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="measure ray.serve.llm as well")
     ways = (*VARIANTS, VLLM_ADAPTER)
     parser.add_argument("--variants", nargs="*", default=[], choices=ways, help="measure other ways as well")
     parser.add_argument("--name", default="", help="of the results; topology-clients-tokens by default")
     args = parser.parse_args()
-    name = args.name or f"{args.topology}-c{args.clients}-t{args.tokens}"
+    name = args.name or f"{args.topology}-c{args.clients}-t{args.tokens}{'-compiled' * args.compiled}"
     logs = Path(tempfile.mkdtemp(prefix="trunnion-bench-"))
     print(f"logs in {logs}", flush=True)
     servers: list[Server] = []
