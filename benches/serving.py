@@ -21,6 +21,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -62,6 +63,8 @@ VARIANTS = {
 VLLM_ADAPTER = "vllm-adapter"
 """vLLM's own server with the adapter: what ``adapter`` is compared with where both run."""
 ADAPTED = ("adapter", VLLM_ADAPTER)
+BARE = "bare"
+"""vLLM's AsyncLLM in one process, asked for the same without any server."""
 KEY = "bench"
 QUESTIONS = [prompt.messages for prompt in PROMPTS if not prompt.tools]
 
@@ -84,14 +87,18 @@ def payload(index: int, *, stream: bool, tokens: int, server: str = "") -> bytes
 
 
 def measure(server: Server, args: argparse.Namespace, *, stream: bool) -> LoadResult:
-    result = uvloop.run(
-        run_load(
-            lambda index: payload(index, stream=stream, tokens=args.tokens, server=server.name),
-            port=server.port,
-            connections=args.clients,
-            requests=args.requests,
+    if server.name == BARE:
+        load = {"clients": args.clients, "requests": args.requests, "tokens": args.tokens, "stream": stream}
+        result = LoadResult(**post(server, "/run", load | {"messages": QUESTIONS}))
+    else:
+        result = uvloop.run(
+            run_load(
+                lambda index: payload(index, stream=stream, tokens=args.tokens, server=server.name),
+                port=server.port,
+                connections=args.clients,
+                requests=args.requests,
+            )
         )
-    )
     if result.errors or result.requests != args.requests:
         raise SystemExit(f"{server.name}: {result.errors} errors, {result.requests} of {args.requests} answered")
     return result
@@ -102,18 +109,22 @@ def answers(server: Server) -> list[str]:
     server.resume()
     for messages in QUESTIONS[:8]:
         body = {"model": "demo", "messages": messages, "max_tokens": 40, "temperature": 0.0}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{server.port}/v1/chat/completions",
-            data=json.dumps(body).encode(),
-            headers={"content-type": "application/json", "x-api-key": KEY},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                texts.append(json.load(response)["choices"][0]["message"]["content"])
-        except OSError as error:
-            raise SystemExit(f"{server.name} does not answer: {error}; its log is {server.log}") from error
+        texts.append(post(server, "/v1/chat/completions", body)["choices"][0]["message"]["content"])
     server.pause()
     return texts
+
+
+def post(server: Server, path: str, body: dict[str, object]) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{path}",
+        data=json.dumps(body).encode(),
+        headers={"content-type": "application/json", "x-api-key": KEY},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=600) as response:
+            return json.load(response)
+    except OSError as error:
+        raise SystemExit(f"{server.name} does not answer: {error}; its log is {server.log}") from error
 
 
 def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
@@ -121,7 +132,8 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
     port = free_port()
     here = Path(__file__).parent
     common = ["--model", args.model, "--port", str(port), "--max-model-len", str(args.max_model_len)]
-    replicas = ["--replicas", str(args.replicas), *(["--compiled"] if args.compiled else [])]
+    compiled = ["--compiled"] if args.compiled else []
+    replicas = ["--replicas", str(args.replicas), *compiled]
     env: dict[str, str] = {}
     if name in ("vllm", VLLM_ADAPTER):
         command = ["-m", "vllm.entrypoints.openai.api_server", *common, "--served-model-name", "demo"]
@@ -130,6 +142,8 @@ def start(name: str, args: argparse.Namespace, logs: Path) -> Server:
         if name == VLLM_ADAPTER:
             modules = [f"{adapter}={path}" for adapter, path in adapter_paths().items()]
             command += ["--enable-lora", "--lora-modules", *modules]
+    elif name == BARE:
+        command = [str(here / "serve_bare.py"), *common, *compiled]
     elif name == "trunnion":
         command = [str(here / "serve_ours.py"), *common, *replicas, "--topology", args.topology]
     elif name in VARIANTS:
@@ -221,7 +235,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="let vLLM compile the model, as it does by default")
     parser.add_argument("--replicas", type=int, default=1, help="of Ray's contenders; vLLM's own server has one engine")
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS, help="measure ray.serve.llm as well")
-    ways = (*VARIANTS, VLLM_ADAPTER)
+    ways = (*VARIANTS, VLLM_ADAPTER, BARE)
     parser.add_argument("--variants", nargs="*", default=[], choices=ways, help="measure other ways as well")
     parser.add_argument("--name", default="", help="of the results; topology-clients-tokens by default")
     args = parser.parse_args()

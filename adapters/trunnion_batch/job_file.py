@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from trunnion import MediaPolicy
 from trunnion.errors import ConfigError
 from trunnion.pooling import Task
+from trunnion.settings import UNKNOWN, Settings
 
 from .answering import Share
 from .recovery import Recovery
 
 
-class JobModel(BaseModel):
+class JobModel(Settings):
     """Describe one further model of a batch."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     engine: str | None = Field(default=None, description="Engine plugin; if left out, the one that suits best.")
     model: str | None = Field(default=None, description="Path or name of the model.")
@@ -29,10 +27,8 @@ class JobModel(BaseModel):
     replicas: int = Field(default=1, ge=1, description="With ray: engines side by side.")
 
 
-class JobFile(BaseModel):
+class JobFile(Settings):
     """Describe one batch. Relative paths are relative to the job's file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     input: str = Field(description="Rows: a .jsonl or .parquet file.")
     output: str = Field(description="A .jsonl or .parquet file.")
@@ -138,12 +134,7 @@ def _beside(folder: Path, value: str | None) -> str | None:
 def _told(error: ValidationError, path: str) -> ConfigError:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        kind = JobFile if len(first["loc"]) == 1 else _PARTS.get(str(first["loc"][0]), JobFile)
-        known = list(kind.model_fields)
-        name = str(first["loc"][-1])
-        parts = [f"{part}.{name}" for part, one in _PARTS.items() if kind is JobFile and name in one.model_fields]
-        close = parts or difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
-        return ConfigError(f"{path}: there is no setting {where!r}{hint}", param=where)
+    parts = [f"{part}.{where}" for part, one in _PARTS.items() if where in one.model_fields]
+    if first["type"] == UNKNOWN and parts:
+        return ConfigError(f"{path}: {where}: there is no such setting; did you mean {parts[0]!r}?", param=where)
     return ConfigError(f"{path}: {where}: {first['msg']}", param=where)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from trunnion.settings import Settings
 
 
-class Recovery(BaseModel):
+class Recovery(Settings):
     """Set how often rows and engines get another chance. Times in seconds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     row_retries: int = Field(
         default=3,

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from .errors import InvalidArgument, UnsupportedFeature
+from .settings import Settings
 
 _PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"(\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:\d{1,5})?")
@@ -19,10 +20,8 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
 
 
-class MediaPolicy(BaseModel):
+class MediaPolicy(Settings):
     """Limit the media of requests, and say from where they may be fetched. Units are bytes and seconds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     allowed_hosts: tuple[str, ...] = Field(
         default=(),

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from .capabilities import Capabilities
 from .requests import PromptKind
+from .settings import Settings
 from .spec import Resources
 from .suitability import EngineQuestion, Suitability
 
@@ -21,10 +22,8 @@ ASSUMED_API_VERSION: Final = (1, 0)
 """What a plugin that does not state its ``api_version`` was written for: the first there was, whatever runs it."""
 
 
-class PluginConfig(BaseModel):
+class PluginConfig(Settings):
     """Base of every plugin's configuration: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class NoConfig(PluginConfig):

@@ -37,6 +37,7 @@ from .hookspecs import ENTRY_POINT_GROUP
 from .loader import PluginRecord, PluginState, load, normalize, policy_from_environment
 from .plugin import EnginePlugin, HooksPlugin, Plugin, RouterPlugin, SourcePlugin, StagePlugin, load_factory
 from .router import Router
+from .settings import UNKNOWN, hint
 from .spec import EngineSpec, PluginPolicy, Resources
 from .stage import Stage, StageContext, StreamStage
 from .suitability import Machine
@@ -356,11 +357,9 @@ def validate_config(model: type[BaseModel], config: Mapping[str, Any] | None, *,
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            names = list(model.model_fields)
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(names) or 'none'}"
-            raise ConfigError(f"{where} has no setting {key!r}; {hint}", param=key) from error
+        if first["type"] == UNKNOWN:
+            said = hint(key, list(model.model_fields))
+            raise ConfigError(f"{where} has no setting {key!r}; {said}", param=key) from error
         if not key:  # a rule about several settings
             raise ConfigError(f"{where}: {plain_message(first['msg'])}") from error
         raise ConfigError(f"{where}: setting {key!r}: {plain_message(first['msg'])}", param=key) from error

@@ -117,12 +117,12 @@ def test_a_job_has_a_journal_and_columns(cli, job):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"models": {"judge": {"modle": "x"}}}, "no setting 'models.judge.modle'; did you mean 'model'?"),
+        ({"models": {"judge": {"modle": "x"}}}, "models.judge.modle: there is no such setting; did you mean 'model'?"),
         ({"models": {"a:b": {"engine": "sim"}}}, "cannot name a model"),
         ({"media": {"allowed_host": ["x"]}}, "did you mean 'allowed_hosts'?"),
-        ({"stall_timeout": 5}, "there is no setting 'stall_timeout'; did you mean 'recovery.stall_timeout'?"),
-        ({"prepocess": {}}, "there is no setting 'prepocess'; did you mean 'preprocess'?"),
-        ({"recovery": {"row_retry": 1}}, "there is no setting 'recovery.row_retry'; did you mean 'row_retries'?"),
+        ({"stall_timeout": 5}, "stall_timeout: there is no such setting; did you mean 'recovery.stall_timeout'?"),
+        ({"prepocess": {}}, "prepocess: there is no such setting; did you mean 'preprocess'?"),
+        ({"recovery": {"row_retry": 1}}, "recovery.row_retry: there is no such setting; did you mean 'row_retries'?"),
         ({"replicas": 0}, "replicas: Input should be greater than or equal to 1"),
         ({"columns": {"promt": "land"}}, "there is no input column 'promt'"),
         ({"preprocess": {"prompt": "{{ land"}}, "preprocess.prompt is no valid Jinja template"),

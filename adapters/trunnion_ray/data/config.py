@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trunnion import Bundle, MediaPolicy, PipelineSpec, StageSpec, get_registry
 from trunnion.pooling import Task, check_task, needs_of
+from trunnion.settings import Settings
 from trunnion.spec import PlacementStrategy
 from trunnion_batch.answering import Share
 from trunnion_batch.recovery import Recovery
@@ -23,10 +24,8 @@ _ROWS: Final = 2048
 _CALLS: Final = (4, 64)
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Settings):
     """Say which engine answers the rows of one further model of a job, in replicas of its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     engine: str = Field(default="auto", description="Name of the engine plugin. auto: the one that suits best.")
     model: str | None = Field(default=None, description="Path or name of the model.")
@@ -43,10 +42,8 @@ class ModelConfig(BaseModel):
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, description="Variables of the chat template.")
 
 
-class ProcessorConfig(BaseModel):
+class ProcessorConfig(Settings):
     """Say which engine answers the rows, how many replicas of it there are, and how rows are fed to them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     task: Task = Field(
         default="generate",

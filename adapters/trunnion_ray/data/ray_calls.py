@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any, Final, Self
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from trunnion import Bundle, Resources
 from trunnion.errors import ConfigError, UnsupportedFeature
+from trunnion.settings import Settings
 
 from . import http_rows, serve_rows
 from .call_processor import CallProcessor
@@ -23,10 +24,8 @@ _CPU: Final = 0.25
 _ANY_NODE: Final = "CPU"
 
 
-class HttpRequestStageConfig(BaseModel):
+class HttpRequestStageConfig(Settings):
     """Configure the actors that send requests; what is set here wins over the processor's own fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = Field(default=True, description="False is refused: there is no other stage.")
     batch_size: int | None = Field(default=None, ge=1, description="Rows per block.")
@@ -36,8 +35,8 @@ class HttpRequestStageConfig(BaseModel):
     memory: float | None = Field(default=None, gt=0, description="Memory of a replica in bytes.")
 
 
-class _CallConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+class _CallConfig(Settings):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     accelerator_type: str | None = Field(default=None, description='Accelerator of the nodes; None or "CPU" for any.')
     concurrency: int | tuple[int, int] = Field(

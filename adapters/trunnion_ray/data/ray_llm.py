@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trunnion.errors import ConfigError, UnsupportedFeature
+from trunnion.settings import Settings
 
 
-class _Mirror(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class _StageConfig(_Mirror):
+class _StageConfig(Settings):
     enabled: bool = Field(default=True, description="Whether the stage is there.")
     batch_size: int | None = Field(default=None, description="Refused: the stages run inside the engine's actor.")
     concurrency: int | tuple[int, int] | None = Field(default=None, description="Refused, as batch_size.")
@@ -55,7 +52,7 @@ class PrepareMultimodalStageConfig(_StageConfig):
     apply_sys_msg_formatting: bool | None = Field(default=False, description="Whether system messages are formatted.")
 
 
-class vLLMEngineProcessorConfig(_Mirror):  # noqa: N801 - the name that programs import
+class vLLMEngineProcessorConfig(Settings):  # noqa: N801 - the name that programs import
     """Configure a batch on vLLM with the fields of ``ray.data.llm.vLLMEngineProcessorConfig``.
 
     ``model`` is another name of ``model_source``. The flat fields of Ray 2.44 (``apply_chat_template``,

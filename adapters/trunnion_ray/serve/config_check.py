@@ -14,6 +14,7 @@ from trunnion.choice import AUTO
 from trunnion.errors import ConfigError, PluginError, PluginNotInstalled, TrunnionError
 from trunnion.plugin import EnginePlugin, RouterPlugin, StagePlugin
 from trunnion.registry import Registry, get_registry
+from trunnion.settings import unknown_setting
 
 from .application import AppConfig, build_application, check_form
 from .config import ModelConfig
@@ -21,7 +22,7 @@ from .elsewhere import ElsewhereRegistry
 from .import_check import brings_code
 from .mirror.builders import build_from_serving_args
 from .mirror.configs import LLMServingArgs
-from .problems import Problem, find_problems, told, unknown_key
+from .problems import Problem, find_problems, told
 from .yaml_lines import Place
 
 
@@ -172,4 +173,4 @@ def _runtime_env(environment: Any, place: Place) -> Iterator[Problem]:
     if isinstance(environment, Mapping) and known and not os.environ.get("RAY_RUNTIME_ENV_PLUGINS"):
         for key in environment:
             if key not in known:
-                yield Problem((*place, key), unknown_key(key, known))
+                yield Problem((*place, key), unknown_setting(key, known))

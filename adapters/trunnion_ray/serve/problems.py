@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from trunnion.errors import TrunnionError
 from trunnion.registry import plain_message
+from trunnion.settings import UNKNOWN, unknown_setting
 
 from .yaml_lines import Place
 
@@ -44,7 +44,7 @@ def find_problems(model: type[BaseModel], data: Any, place: Place = ()) -> tuple
         found += [
             Problem((*place, *_there(one["loc"], data, one["type"])), _said(one))
             for one in error.errors()
-            if one["type"] != "extra_forbidden" and not _follows(one, error)
+            if one["type"] != UNKNOWN and not _follows(one, error)
         ]
     except TrunnionError as error:
         found.append(told(error, model, place))
@@ -57,21 +57,13 @@ def told(error: TrunnionError, model: type[BaseModel], place: Place) -> Problem:
     return Problem((*place, *parts) if parts[0] in model.model_fields else place, error.message)
 
 
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """Return what to say of a key that is none of those known."""
-    near = difflib.get_close_matches(key, known, n=1)
-    return "there is no such setting; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
-    )
-
-
 def _unknown(model: type[BaseModel], data: Any, place: Place) -> Iterator[Problem]:
     if not isinstance(data, Mapping) or model.model_config.get("extra") == "allow":
         return
     fields = {known: field for name, field in model.model_fields.items() for known in (name, field.alias) if known}
     for key, value in data.items():
         if key not in fields:
-            yield Problem((*place, str(key)), unknown_key(str(key), list(fields)))
+            yield Problem((*place, str(key)), unknown_setting(str(key), list(fields)))
             continue
         yield from _inside(fields[key].annotation, value, (*place, key))
 
