@@ -18,7 +18,7 @@ class Inner(Settings):
 class Outer(PluginConfig):
     batch_size: int = Field(default=1, ge=1)
     recovery: Inner = Inner()
-    models: dict[str, Inner] = {}
+    models: dict[str, Inner] = Field(default_factory=dict)
 
 
 class Sibling(BaseModel):
