@@ -14,6 +14,7 @@ from trunnion.rows import RowOptions
 from trunnion_batch.account import Account
 from trunnion_batch.answering import Answerer, Share
 from trunnion_batch.journal import Journal, JournalStats
+from trunnion_batch.journal.probe import is_empty
 from trunnion_batch.prefix_order import PrefixQueue
 from trunnion_batch.recovery import Recovery
 from trunnion_batch.row_input import RowInput
@@ -141,8 +142,10 @@ class Job:
             say("what was answered is asked anew by another run; with --journal DIR a run goes on where it was stopped")
 
     def _kept_answers(self) -> int | None:
-        """Return how many answers the journal has; None on Ray, where this process does not hold it."""
-        return None if self.on_ray else self.kept.found + self.kept.recorded
+        """Return how many answers the journal has; None for some, on Ray, where this process does not hold it."""
+        if self.on_ray:
+            return 0 if is_empty(str(self.journal)) else None
+        return self.kept.found + self.kept.recorded
 
     def _write_summary(self) -> None:
         if self.summary is None:

@@ -15,6 +15,7 @@ from trunnion.errors import ConfigError
 from trunnion.events import TokenLogprob, Usage
 from trunnion_batch.journal import Journal
 from trunnion_batch.journal.answers import pack, unpack
+from trunnion_batch.journal.probe import is_empty
 
 KEYS = [bytes([number]) * 16 for number in range(5)]
 
@@ -57,6 +58,14 @@ def test_what_was_written_comes_back_once(uri):
     again = Journal(uri)  # reading takes nothing away
     assert again.stats.found == 2
     again.close()
+
+
+def test_a_place_is_empty_until_an_answer_is_there(uri):
+    assert is_empty(uri)
+    Journal(uri).close()  # one that was opened and stopped before the first answer
+    assert is_empty(uri)
+    written(uri, (KEYS[0], answer("one")))
+    assert not is_empty(uri)
 
 
 def test_equal_rows_stay_distinct(uri):

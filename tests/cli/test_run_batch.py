@@ -112,6 +112,7 @@ def test_what_fails_goes_to_the_error_file_with_its_name_and_number(cli):
     assert lines[9]["error"]["message"].startswith("line 9: body.stream has no place in a batch")
     assert summary(cli)["rows_in"] == 11
     assert summary(cli)["failed"] == 10
+    assert "1 duplicate_custom_id, such as row 4: custom_id 'good' was used" in result.err
 
 
 def test_strict_ends_at_the_first_line_that_is_no_request(cli):

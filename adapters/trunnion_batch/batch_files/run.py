@@ -195,7 +195,7 @@ class BatchFileRun:
             if self._strict:
                 raise InvalidArgument(f"{error} (--strict ends the run here)", param="input") from error
             self._errors.write(error_line(error))
-            self._count(error.code, str(error), number)
+            self._count(error.code, error.fault, number)
             return
         await self._answer(line)
 

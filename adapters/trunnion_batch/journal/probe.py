@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trunnion.errors import ConfigError
 
 from .journal import Journal, local_path
 from .segments import SUFFIX
+
+_NOTHING: Final = "nothing is there yet"
 
 
 def probe(uri: str) -> str:
@@ -20,6 +22,17 @@ def probe(uri: str) -> str:
     """
     path = local_path(uri)
     return _remote(uri) if path is None else _local(uri, path)
+
+
+def is_empty(uri: str) -> bool:
+    """Tell whether nobody has written an answer to a place; False where that cannot be seen."""
+    path = local_path(uri)
+    if path is not None:
+        return not any(segment.stat().st_size for segment in path.glob(f"*{SUFFIX}"))
+    try:
+        return _remote(uri) == _NOTHING
+    except ConfigError:
+        return False
 
 
 def _local(uri: str, path: Path) -> str:
@@ -33,7 +46,7 @@ def _local(uri: str, path: Path) -> str:
     why = "is no folder" if not there.is_dir() else "cannot be written to" if not os.access(there, os.W_OK) else None
     if why is not None:
         raise ConfigError(f"the journal {uri} cannot be opened: {there} {why}", param="journal")
-    return "nothing is there yet"
+    return _NOTHING
 
 
 def _remote(uri: str) -> str:
@@ -49,4 +62,4 @@ def _remote(uri: str) -> str:
     except Exception as error:
         raise ConfigError(f"the journal {uri} cannot be opened: {error}", param="journal") from error
     segments = sum(str(name).endswith(SUFFIX) for name in names)
-    return f"{segments} segments of answers are there" if segments else "nothing is there yet"
+    return f"{segments} segments of answers are there" if segments else _NOTHING
