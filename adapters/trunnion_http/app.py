@@ -41,6 +41,8 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 _MODEL: Final = "/v1/models/"
 _STORED: Final = ("/v1/files", "/v1/batches")
 _LONGEST_ID: Final = 128
+_AFTER_A_STOP: Final = 1.0
+"""Seconds after which whoever came too late may ask again: another server may be there by then."""
 
 
 class App:
@@ -64,6 +66,7 @@ class App:
         self.created = int(time.time())
         self.draining = False
         self.notes: dict[str, Any] = {}
+        self._closed = False
         self._lifespan = lifespan
         self._keys = key_ring(settings.api_keys_env, settings.api_keys_file, setting="api_keys")
         self._admins = key_ring(settings.admin_keys_env, settings.admin_keys_file, setting="admin_keys")
@@ -112,6 +115,15 @@ class App:
             message = f"adapter {adapter!r} {cannot}; name the model {handle.name!r}"
             raise UnsupportedFeature(message, param="model")
         return handle
+
+    def close(self) -> None:
+        """Take no more requests: they are told 503 from now on, while those in flight are answered."""
+        self.draining = self._closed = True
+
+    def check_open(self) -> None:
+        """Raise :class:`Transient` once the app is closed."""
+        if self._closed:
+            raise Transient("the server is being stopped", retry_after=_AFTER_A_STOP)
 
     def ids(self, call: Call, wanted: str | None) -> tuple[str, str]:
         """Return the id the client sees and the engine's, which is unique even if clients repeat theirs."""
@@ -207,12 +219,14 @@ class App:
         """Find out whose key a request carries, where keys are asked for.
 
         Raises:
+            Transient: The app is closed.
             AuthenticationFailed: It carries none, or a wrong one.
             PermissionDenied: It carries no administrator's.
         """
         if call.inside is not None:
             call.tenant = call.inside.tenant
             return
+        self.check_open()
         chief = None if self._admins is None else self._admins.find(call.headers)
         if chief is not None:
             call.tenant = chief
@@ -232,7 +246,7 @@ class App:
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         if isinstance(error, Cancelled) and call.inside is None:
             # The client waits still, so it was not the one who gave up: the engine is being stopped.
-            error = Transient(error.message, param=error.param, retry_after=error.retry_after or 1.0)
+            error = Transient(error.message, param=error.param, retry_after=error.retry_after or _AFTER_A_STOP)
         if error.http_status >= 500:  # noqa: PLR2004 - HTTP's server errors
             # The lines of a batch tell their errors in its files: a log of them all would hide what else is in it.
             level = logging.WARNING if call.inside is None else logging.INFO

@@ -82,6 +82,22 @@ def test_probes(web, running, add_model):
         running.app.draining = False
 
 
+def test_a_closed_app_answers_what_it_has_and_refuses_what_comes():
+    app = create_app([FakeModel("m", pieces=["x"] * 10, delay=0.2)])
+    body = {"model": "m", "prompt": "hello", "max_tokens": 20, "stream": True}
+    with RunningServer(app) as server, httpx.stream("POST", f"{server.url}/v1/completions", json=body) as stream:
+        pieces = stream.iter_text()
+        said = next(pieces)
+        app.close()
+        refused = httpx.post(f"{server.url}/v1/completions", json=body)
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["message"] == "the server is being stopped"
+        assert httpx.get(f"{server.url}/ready").json()["status"] == "draining"
+        assert httpx.get(f"{server.url}/metrics").status_code == 200
+        assert (said + "".join(pieces)).endswith("data: [DONE]\n\n")
+
+
 def test_ready_without_models_is_no():
     with RunningServer(create_app({})) as server:
         assert httpx.get(f"{server.url}/ready").status_code == 503

@@ -12,6 +12,7 @@ from ray import serve
 
 from trunnion.errors import ConfigError
 from trunnion_ray.serve import LLMConfig, build_llm_deployment, build_openai_app, ensure_serve
+from trunnion_ray.serve.run import take_down
 
 
 def main() -> None:
@@ -56,6 +57,14 @@ def do_deploy(name, app):
 
 def do_delete(name):
     serve.delete(name)
+
+
+def do_take_down(name, drain):
+    return take_down(name, drain=drain)
+
+
+def do_applications():
+    return list(serve.status().applications)
 
 
 def do_load(name, deployment):

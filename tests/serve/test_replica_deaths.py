@@ -27,7 +27,7 @@ def served(request):
     wait_until(lambda: lab.get(name, "/ready").status_code == 200)
     if request.param == "direct":  # HAProxy may have been told of one of them only
         seen = set()
-        wait_until(lambda: seen.add(started(lab.get(name, "/metrics").text)) or len(seen) == 2)
+        wait_until(lambda: seen.add(started(lab.get(name, "/metrics").text)) or len(seen) == 2, timeout=90)
     yield lab, name, request.param
     lab("delete", name=name)
 

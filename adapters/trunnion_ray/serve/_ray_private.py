@@ -149,14 +149,14 @@ def plain_pickle(handle: Any) -> Any:
         return handle
 
 
-async def ask_all(handle: Any, method: str, *, seconds: float) -> list[Any]:
+async def ask_all(handle: Any, method: str, *arguments: Any, seconds: float) -> list[Any]:
     """Call a method on every running replica; return what they answer, or the exception of those that do not in time.
 
     Nothing where this Ray cannot. Raises what Serve does where no replica runs.
     """
     if not hasattr(handle, "broadcast"):
         return []
-    response = handle.broadcast(method)
+    response = handle.broadcast(method, *arguments)
     begun = getattr(response, "_fetch_replica_results_async", None)
     if begun is None:
         return list(await response.results_async(timeout_s=seconds, return_exceptions=True))

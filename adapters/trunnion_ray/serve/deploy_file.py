@@ -14,6 +14,7 @@ from ray.serve.schema import ServeDeploySchema
 from trunnion.errors import ConfigError
 
 from . import _ray_private
+from .closing import close_doors
 from .config_file import FileApplication, ServeFile
 from .options import deployment_name
 from .run import ensure_serve, wait_until_gone
@@ -129,12 +130,24 @@ class FileDeployment:
         ours = [app.name for app in self.file.applications]
         with self._changing:  # a start that was given up goes on in its thread; what it made is taken down as well
             if self._deployed:
+                close_doors(self._drains(), most=None if self.started_serve else timeout)
                 _ray_private.apply_config(self._beside(None))
             gone = not self._deployed or wait_until_gone(ours, self.longest_drain if self.started_serve else timeout)
             if self.started_serve:
                 serve.shutdown()
                 return True
         return gone
+
+    def _drains(self) -> dict[str, dict[str, float]]:
+        """Return the seconds that requests in flight have, by deployment, of each application that runs."""
+        running = serve.status().applications
+        drains: dict[str, dict[str, float]] = {}
+        for app in self.file.applications:
+            if app.name in running:
+                drain = drains[app.name] = dict.fromkeys(running[app.name].deployments, _DRAIN)
+                models = () if app.config is None else app.config.models
+                drain.update({deployment_name(one.name): one.graceful_shutdown_timeout_s for one in models})
+        return drains
 
     @property
     def longest_drain(self) -> float:

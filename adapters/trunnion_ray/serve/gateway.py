@@ -148,6 +148,7 @@ class GatewayApp:
                 metrics.end(call, path.rstrip("/"), gone=gone)
 
     async def _send(self, call: Call, path: str) -> None:
+        self.app.check_open()
         body = await call.body(self._settings)
         try:
             model, request, streaming = self._read(call, path, body)
@@ -248,6 +249,11 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> GatewayApp:
         return self._app
+
+    async def close_doors(self, drain: float) -> None:  # noqa: ARG002 - the models' replicas have this time
+        """Take no more requests. Those in flight end as the models' replicas end them."""
+        self._app.app.close()
+        await self._app.app.suspend_batches()
 
     async def __del__(self) -> None:
         for task in getattr(self, "_learning", ()):

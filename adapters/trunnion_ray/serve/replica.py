@@ -90,6 +90,7 @@ class ModelReplica:
         self._spec = spec
         export = trace_export(spec.http)
         self._leaving: asyncio.Task[None] | None = None
+        self._closed = False
         self._reaper = Reaper()
         self._outlet = Outlet()
         self._pipeline = Pipeline(spec.pipeline)
@@ -129,6 +130,8 @@ class ModelReplica:
         by itself is replaced at once.
         """
         self._reaper.refresh()
+        if self._closed:
+            return  # the engine stands still because it was told to
         engine = self._pipeline.engine
         if not isinstance(engine, ProbesHealth):
             return
@@ -157,6 +160,19 @@ class ModelReplica:
         except Exception:  # noqa: BLE001 - it ends anyway
             _log.exception("the dead engine of %r could not be stopped", self._spec.name)
         os._exit(1)  # the watcher takes what the engine left behind
+
+    async def close_doors(self, drain: float) -> None:
+        """Take no more requests, and stop the engine once those in flight are done.
+
+        Args:
+            drain: Seconds that they have. What outlasts them is told ``unavailable``: in a stream, by an error event.
+        """
+        self._app.close()
+        self._closed = True
+        await self._app.suspend_batches()
+        if self._canary is not None:
+            self._canary.close()
+        await self._pipeline.stop(drain=drain)
 
     async def _stop(self) -> None:
         await self._app.suspend_batches()

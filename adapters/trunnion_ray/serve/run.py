@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from trunnion.errors import ConfigError
 
 from . import _ray_private
+from .closing import close_doors
 from .config import Topology
 from .topology import serve_options
 
@@ -60,15 +61,17 @@ def is_running() -> bool:
 
 
 def take_down(name: str = "default", *, drain: float) -> bool:
-    """Delete an application: it takes no more requests, and its replicas end those they have.
+    """Stop an application: new requests are told 503, its replicas end those they have, and it is deleted.
 
     Args:
         name: The application's name; one that does not run is gone already.
-        drain: Seconds to wait for the replicas, which have the ``graceful_shutdown_timeout_s`` they were given.
+        drain: Seconds that requests in flight have.
 
     Returns:
         Whether all of it is gone; what is not has requests in flight.
     """
+    if drain > 0 and (running := serve.status().applications.get(name)) is not None:
+        close_doors({name: dict.fromkeys(running.deployments, drain)})
     serve.delete(name, _blocking=False)
     return wait_until_gone([name], drain)
 
