@@ -44,7 +44,9 @@ def deployment(tmp_path):
 @pytest.fixture
 def serve(monkeypatch):
     """Stand for a Serve: what runs, what was declared to it, and what it is told."""
-    fake = SimpleNamespace(controller=None, declared=[], applications={}, started=[], applied=[], shut_down=0)
+    fake = SimpleNamespace(
+        controller=None, declared=[], applications={}, started=[], applied=[], shut_down=0, closed=[]
+    )
 
     def ensure(topology, **options):
         fake.started.append((topology, options))
@@ -54,9 +56,13 @@ def serve(monkeypatch):
 
     def apply(config):
         fake.applied.append(config)
-        fake.applications = {one.name: None for one in config.applications}
+        running = {one.name: [model["name"] for model in one.args.get("models", ())] for one in config.applications}
+        fake.applications = {
+            name: SimpleNamespace(deployments=dict.fromkeys(models)) for name, models in running.items()
+        }
 
     monkeypatch.setattr(deploy_file, "ensure_serve", ensure)
+    monkeypatch.setattr(deploy_file, "close_doors", lambda drains, *, most: fake.closed.append((drains, most)))
     monkeypatch.setattr(deploy_file.serve, "status", lambda: SimpleNamespace(applications=fake.applications))
     monkeypatch.setattr(deploy_file.serve, "shutdown", shutdown)
     for name, value in {
@@ -131,6 +137,7 @@ def test_what_does_not_go_in_time_is_told(deployment, serve):
     made.start(host="127.0.0.1", port=5)
     made._beside = lambda _: made.file.to_ray()
     assert made.stop(timeout=0) is False
+    assert serve.closed == [({"a": {"m": 60.0}}, 0)]
 
 
 def test_a_serve_of_ours_waits_as_long_as_the_file_lets_requests_end(deployment, serve, monkeypatch):
@@ -145,6 +152,7 @@ def test_a_serve_of_ours_waits_as_long_as_the_file_lets_requests_end(deployment,
     )
     assert made.stop()
     assert next(clock) == 120  # 60 s of the model's and 20 s of Serve's had to be over
+    assert serve.closed == [({"a": {"m": 60.0}}, None)]
     assert serve.shut_down == 1
 
 
