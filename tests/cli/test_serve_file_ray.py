@@ -35,7 +35,11 @@ APPLICATIONS = [
         "name": "alone",
         "route_prefix": "/alone",
         "import_path": BUILDER,
-        "args": {"models": [{**SMALL, "name": "only", "config": {"seed": 7, "tpot": 0.02}}]},
+        "args": {
+            "models": [
+                {**SMALL, "name": "only", "config": {"seed": 7, "tpot": 0.02}, "graceful_shutdown_timeout_s": 20}
+            ]
+        },
     },
 ]
 OWN = """
