@@ -21,8 +21,8 @@ export VLLM_NO_USAGE_STATS ?= 1
 .PHONY: help venv demo test test-unit test-slow test-ray test-engine test-long test-vllm-versions lint format docs bench constraints clean
 help:
 	@echo "make demo       one engine plugin answers a Ray Data batch and an OpenAI client through Ray Serve"
-	@echo "make test       lint, types, import rules, unit, Ray and real-engine tests (about 20 minutes on two cores)"
-	@echo "make test-unit  unit tests alone (under a minute)"
+	@echo "make test       lint, types, import rules, unit, Ray and real-engine tests (about 50 minutes on two cores)"
+	@echo "make test-unit  unit tests alone (3 minutes)"
 	@echo "make test-long  what takes longer; make test-vllm-versions is the part that takes other versions of vLLM"
 	@echo "make test-llamacpp  the example plugin's own tests; compiles llama-cpp-python once"
 	@echo "make bench      the tax: Trunnion against the bare engine (results in benches/results)"
