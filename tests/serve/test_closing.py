@@ -78,6 +78,10 @@ def test_the_models_of_a_users_program_are_left_to_it(monkeypatch):
     assert asked == ["program"]
 
 
+async def test_it_can_be_called_where_an_event_loop_runs():
+    close_doors({})
+
+
 def test_it_waits_no_longer_than_it_may(monkeypatch):
     async def ask_all(handle, method, *arguments, seconds):
         await asyncio.sleep(60)

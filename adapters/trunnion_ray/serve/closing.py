@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from ray import serve
@@ -27,7 +28,8 @@ def close_doors(drains: Mapping[str, Mapping[str, float]], *, most: float | None
         drains: For each application, by name, the seconds that requests in flight have, by deployment.
         most: Seconds to wait at most; the replicas go on by themselves.
     """
-    asyncio.run(_close_all(drains, most))
+    with ThreadPoolExecutor(1) as thread:  # the caller's may have an event loop that runs, as in a notebook
+        thread.submit(asyncio.run, _close_all(drains, most)).result()
 
 
 async def _close_all(drains: Mapping[str, Mapping[str, float]], most: float | None) -> None:
