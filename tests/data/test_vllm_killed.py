@@ -66,7 +66,7 @@ def test_a_killed_worker_is_replaced_and_an_interrupt_ends_the_job():
             wait_until_gone(first)
             second = tree(next_worker(job))
             job.send_signal(signal.SIGINT)
-            assert job.wait(60) != 0
+            assert job.wait(150) != 0  # Ray waits for its actors to end, and gives them the least of a busy machine
             wait_until_gone(second)
         finally:
             job.kill()
