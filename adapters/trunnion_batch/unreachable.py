@@ -58,7 +58,7 @@ class Unreachable:
 
         An attempt counts, unless the row has none left while an engine that answered before answers nobody: the row
         then waits for its return, and has all of its attempts again after it. Where others are answered meanwhile, the
-        row is what fails.
+        row is what fails, unless it was not even taken: an endpoint that is being stopped answers what it has begun.
         """
         lost = _unreached(error)
         if not lost and (isinstance(error, Overloaded) or "status" in error.details):
@@ -73,12 +73,15 @@ class Unreachable:
         if losses.counted < retries:
             losses.counted += 1
             return True
-        if not (retries and lost and self._heard is not None and self._heard < losses.since):
+        if not (retries and lost and self._heard is not None):
+            return False
+        silent = self._heard < losses.since
+        if not silent and error.details.get("connected") is not False:
             return False
         if now - losses.began >= self._patience:
             return False
         losses.waiting = True
-        if self._out is None:
+        if silent and self._out is None:
             self._out = self._heard
             logger.warning(
                 "the engine cannot be reached (%s): rows wait for it, %g s at most (outage_timeout)",

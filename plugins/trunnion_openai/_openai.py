@@ -123,7 +123,8 @@ def _broken(cause: BaseException | None, where: str) -> TrunnionError | None:
     if isinstance(cause, (_http.TimeoutException, TimeoutError)):
         return Transient(f"{where} gave no sign in time ({type(cause).__name__}); see connect_timeout and read_timeout")
     if isinstance(cause, aiohttp.ClientConnectorError):
-        return Transient(f"nobody answers at {where} ({cause}); start the endpoint, or correct base_url")
+        message = f"nobody answers at {where} ({cause}); start the endpoint, or correct base_url"
+        return Transient(message, details={"connected": False})
     if isinstance(cause, (_http.HTTPError, aiohttp.ClientError, OSError, ssl.SSLError, EOFError)):
         return Transient(f"{where} broke the connection: {type(cause).__name__}: {cause}")
     return None

@@ -266,7 +266,9 @@ async def test_rows_do_not_wait_for_an_engine_that_never_answered(supervised, as
     assert {type(answer) for answer in answers} == {Transient}
 
 
-async def test_a_row_that_nobody_answers_does_not_wait_while_others_are_answered(supervised, ask):
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_row_waits_while_others_are_answered_only_where_it_was_not_taken(supervised, ask, connected):
+    """An endpoint that is being stopped takes no connections, and answers what it has begun."""
     supervisor, lab = await supervised(row_retries=2, retry_backoff=0.1)
     pipeline = lab.pipelines[0]
     generate, asked = pipeline.generate, []
@@ -274,8 +276,8 @@ async def test_a_row_that_nobody_answers_does_not_wait_while_others_are_answered
     async def refused(item):
         prompt = str(item.prompt)
         asked.append("lost" in prompt)
-        if "lost" in prompt:
-            raise gone()
+        if "lost" in prompt and asked.count(True) < 6:
+            raise gone() if connected else Transient("nobody answers", details={"connected": False})
         async for event in generate(item):
             yield event
 
@@ -284,8 +286,8 @@ async def test_a_row_that_nobody_answers_does_not_wait_while_others_are_answered
     while not lost.done():
         await supervisor.complete(ask("row"))
         await asyncio.sleep(0.01)
-    assert [type(answer) for answer in lost.result()] == [Transient]
-    assert asked.count(True) == 3
+    assert [type(answer) is Transient for answer in lost.result()] == [connected]
+    assert asked.count(True) == (3 if connected else 6)
 
 
 async def test_engines_that_die_in_a_row_are_not_told_one_by_one(supervised, ask, caplog):
