@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import httpx
 import pytest
@@ -59,6 +60,23 @@ def test_a_stop_lets_requests_end_and_refuses_others(topology, request):
     assert '"error"' in lingers.text  # it outlasted the time it had, and is told so
     assert "[DONE]" not in lingers.text
     assert name not in lab("applications")
+
+
+@pytest.mark.ray
+def test_a_request_that_waits_for_a_model_to_wake_is_told_of_the_stop(proxy_lab):
+    autoscaling = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 1, "upscale_delay_s": 0.1}
+    models = [sim("m"), sim("asleep", replica={"autoscaling": autoscaling}, startup_seconds=300)]
+    proxy_lab("run", name="waking", app={"models": models})
+    wait_until(lambda: proxy_lab.post("waking", chat()).status_code == 200)
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(proxy_lab.post("waking", chat(model="asleep"))))
+    waiting.start()
+    time.sleep(1)  # it is at the gateway by then
+    proxy_lab("take_down", name="waking", drain=1.0)
+    waiting.join(timeout=30)
+    assert [(one.status_code, one.json()["error"]["message"]) for one in answers] == [
+        (503, "the server is being stopped")
+    ]
 
 
 def test_the_models_of_a_users_program_are_left_to_it(monkeypatch):

@@ -144,9 +144,10 @@ class FileDeployment:
         drains: dict[str, dict[str, float]] = {}
         for app in self.file.applications:
             if app.name in running:
-                drain = drains[app.name] = dict.fromkeys(running[app.name].deployments, _DRAIN)
                 models = () if app.config is None else app.config.models
-                drain.update({deployment_name(one.name): one.graceful_shutdown_timeout_s for one in models})
+                own = {deployment_name(one.name): one.graceful_shutdown_timeout_s for one in models}
+                longest = max(own.values(), default=_DRAIN)  # what a gateway has
+                drains[app.name] = {name: own.get(name, longest) for name in running[app.name].deployments}
         return drains
 
     @property

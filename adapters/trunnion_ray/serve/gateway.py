@@ -64,6 +64,8 @@ _AGAIN: Final = 0.5
 """Seconds after which the models are asked again for their adapters."""
 _GRACE: Final = 0.5
 """Seconds beyond a request's time for its replica to say so itself. Where none has begun with it, nobody else does."""
+_LAST_WORDS: Final = 2.0
+"""Seconds beyond the time requests have at a stop, for their replicas to say so themselves."""
 _BODILESS: Final = frozenset({"/sleep", "/wake_up", "/reset_prefix_cache"})
 _NOTHING: Final = b"{}"
 _PREFIX_BYTES: Final = 16_384
@@ -92,6 +94,7 @@ class GatewayApp:
         self._models = ModelDirectory(models)
         self._settings = settings
         self._passer = passer
+        self._clocks: set[asyncio.Timeout] = set()
         self.app: App = create_app(self._models, settings)
         self.app.notes.update(describe_gateway())
         self.app.behind = self._metrics
@@ -160,14 +163,27 @@ class GatewayApp:
         if is_anthropic(path):
             call.error_frame = lambda error: error_event(error, call.request_id)
         limit = time_limit(call, self._settings)
+        clock = asyncio.timeout(None if limit is None else limit + _GRACE)
+        self._clocks.add(clock)
         try:
-            async with asyncio.timeout(None if limit is None else limit + _GRACE) as clock:
+            async with clock:
                 await self._passer.send_on(call, model, request, streaming=streaming)
         except TimeoutError as error:
             if not clock.expired():
                 raise
+            self.app.check_open()
             message = f"the request was not finished within its {limit:g} seconds"
             raise DeadlineExceeded(message, param="deadline") from error
+        finally:
+            self._clocks.discard(clock)
+
+    def close(self, drain: float) -> None:
+        """Take no more requests. Those in flight have ``drain`` seconds: some may wait for a replica that never comes."""
+        self.app.close()
+        end = asyncio.get_running_loop().time() + drain + _LAST_WORDS
+        for clock in self._clocks:
+            if (when := clock.when()) is None or when > end:
+                clock.reschedule(end)
 
     async def _fail(self, call: Call, error: TrunnionError) -> None:
         """Answer with an error of our own. The replica logs what it answers; of this it knows nothing."""
@@ -250,9 +266,9 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> GatewayApp:
         return self._app
 
-    async def close_doors(self, drain: float) -> None:  # noqa: ARG002 - the models' replicas have this time
-        """Take no more requests. Those in flight end as the models' replicas end them."""
-        self._app.app.close()
+    async def close_doors(self, drain: float) -> None:
+        """Take no more requests. Those in flight end as the models' replicas end them, after ``drain`` seconds at most."""
+        self._app.close(drain)
         await self._app.app.suspend_batches()
 
     async def __del__(self) -> None:
