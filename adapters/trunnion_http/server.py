@@ -6,12 +6,15 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 
 from ._protocol import JoiningProtocol
 from .app import App
+
+_LOOK: Final = 0.1
+"""Seconds between two looks whether a second signal has come."""
 
 
 class HTTPServer(uvicorn.Server):
@@ -30,11 +33,18 @@ class HTTPServer(uvicorn.Server):
         """Take no more connections, answer what is in flight, then close."""
         stopping = None if self.on_stop is None else asyncio.ensure_future(self.on_stop())
         await super().shutdown(sockets)
-        if stopping is not None:
-            await stopping
+        if stopping is None:
+            return
+        while not stopping.done():
+            if self.force_exit:
+                stopping.cancel()
+            await asyncio.wait([stopping], timeout=_LOOK)
+        if not stopping.cancelled():
+            stopping.result()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain."""
+        """Begin to drain; drain no longer where a second signal comes."""
+        self.force_exit = self.should_exit
         self._trunnion_app.draining = True
         super().handle_exit(sig, frame)
 

@@ -42,6 +42,20 @@ def test_it_serves_until_a_signal_and_ends_streams(cli, number):
     stream.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_streams_at_once(cli, number):
+    drain = 100
+    process = cli.start("serve", *SIM, "--name", "m", "--port", "0", "--set", "tpot=0.05", "--drain", str(drain))
+    url = wait_for_line(process.stderr, "Ctrl-C stops it").partition(" at ")[2].split()[0]
+    with ask(url, model="m", max_tokens=5000, stream=True) as stream:
+        assert stream.readline().startswith(b"data: ")
+        process.send_signal(signal.SIGINT)
+        wait_for_line(process.stderr, "stopping")
+        result = cli.interrupt(process, number, timeout=drain / 2)
+        assert result.code == 128 + number, result
+        assert "the engine was stopped" in stream.read().decode()
+
+
 def test_a_port_that_is_taken_is_found_out_before_the_engine_starts(cli):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -178,7 +178,7 @@ class GatewayApp:
             self._clocks.discard(clock)
 
     def close(self, drain: float) -> None:
-        """Take no more requests. Those in flight have ``drain`` seconds: some may wait for a replica that never comes."""
+        """Take no more requests. Those in flight have ``drain`` seconds: one may wait for a replica that never is."""
         self.app.close()
         end = asyncio.get_running_loop().time() + drain + _LAST_WORDS
         for clock in self._clocks:
@@ -267,7 +267,7 @@ class Gateway:
         return self._app
 
     async def close_doors(self, drain: float) -> None:
-        """Take no more requests. Those in flight end as the models' replicas end them, after ``drain`` seconds at most."""
+        """Take no more requests. Those in flight end as the replicas end them, after ``drain`` seconds at most."""
         self._app.close(drain)
         await self._app.app.suspend_batches()
 
